@@ -1,0 +1,1 @@
+"""What an adapter is: modules and the change each makes."""

@@ -1,0 +1,1 @@
+"""One family of weight changes each: its tensors, its rank, its delta."""

@@ -1,0 +1,130 @@
+"""The options that every command takes, and what one run does with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from hubtool.settings import Settings
+
+
+@dataclass(slots=True)
+class Run:
+    """One invocation: the global options as typed, before or after the command's name."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    no_progress: bool = False
+    offline: bool = False
+    config: Path | None = None
+    library: Path | None = None
+    hub: list[str] = field(default_factory=list)
+    jobs: int | None = None
+    timeout: float | None = None
+
+    def settings(self) -> Settings:
+        """Config and environment with this run's flags on top."""
+        from hubtool.settings import load
+
+        settings = load(self.config)
+        if self.library:
+            settings = replace(settings, library=self.library)
+        if self.jobs:
+            settings = replace(settings, jobs=self.jobs)
+        if self.timeout:
+            settings = replace(settings, timeout_s=self.timeout)
+        if self.hub:
+            settings = replace(settings, hub=self.hub[0])
+        return replace(settings, offline=True) if self.offline else settings
+
+
+def current_run() -> Run:
+    """The run that the current command belongs to."""
+    return click.get_current_context().find_root().ensure_object(Run)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is None or value is False or value == ():
+        return
+    run = context.find_root().ensure_object(Run)
+    name = str(parameter.name).removeprefix("global_")
+    if name == "hub":
+        run.hub.extend(str(entry) for entry in value if isinstance(value, tuple))  # type: ignore[attr-defined]  # a tuple: multiple=True
+    else:
+        setattr(run, name, value)
+
+
+def global_options() -> list[click.Option]:
+    """Fresh option objects, for the root group and for each command."""
+    kind = Path
+    rows: list[tuple[tuple[str, ...], dict[str, object]]] = [
+        (("--json", "global_json"), {"is_flag": True, "help": "Answer with one JSON document on stdout."}),
+        (("-q", "--quiet", "global_quiet"), {"is_flag": True, "help": "Say nothing but the answer."}),
+        (("-v", "--verbose", "global_verbose"), {"is_flag": True, "help": "Say more on stderr."}),
+        (("--debug", "global_debug"), {"is_flag": True, "help": "Show tracebacks."}),
+        (("--no-progress", "global_no_progress"), {"is_flag": True, "help": "No progress bars."}),
+        (("--offline", "global_offline"), {"is_flag": True, "help": "Use nothing but what is at hand."}),
+        (
+            ("--config", "global_config"),
+            {"type": click.Path(path_type=kind), "metavar": "FILE", "help": "Read this config file."},
+        ),
+        (
+            ("--library", "global_library"),
+            {"type": click.Path(path_type=kind), "metavar": "DIR", "help": "Root of the library."},
+        ),
+        (
+            ("--hub", "global_hub"),
+            {"multiple": True, "metavar": "NAME|URL", "help": "Hub to ask (repeatable)."},
+        ),
+        (
+            ("--jobs", "global_jobs"),
+            {"type": click.IntRange(1, 64), "metavar": "N", "help": "Files handled at the same time."},
+        ),
+        (
+            ("--timeout", "global_timeout"),
+            {
+                "type": click.FloatRange(0.1, 3600),
+                "metavar": "S",
+                "help": "Silence that makes a transfer reconnect.",
+            },
+        ),
+    ]
+    return [
+        click.Option(names, expose_value=False, callback=_remember, **attributes)  # type: ignore[arg-type]  # mypy cannot follow **attributes
+        for names, attributes in rows
+    ]
+
+
+GLOBAL_NAMES = frozenset(str(option.name) for option in global_options())
+
+
+class HubtoolCommand(click.Command):
+    """A command that takes the global options too, and lists them apart in its help."""
+
+    def __init__(self, *arguments: object, **keywords: object) -> None:
+        super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # passed through as they are
+        self.params.extend(global_options())
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Own options first; the global ones under their own heading."""
+        write_options(self, ctx, formatter)
+
+
+def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write a command's options in two sections."""
+    own: list[tuple[str, str]] = []
+    shared: list[tuple[str, str]] = []
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            (shared if parameter.name in GLOBAL_NAMES else own).append(record)
+    for title, records in (("Options", own), ("Global options", shared)):
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)

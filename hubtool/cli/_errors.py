@@ -1,0 +1,143 @@
+"""From exceptions to exit codes: the one table, and the only place that catches.
+
+The codes are those of the official civitai tool (0–6) with our own from 10 on; docs/exit-codes.md is generated from here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from hubtool.cli._context import Run
+from hubtool.errors import HubtoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: JSON `code` → (exit code, when).
+EXITS: Mapping[str, tuple[int, str]] = {
+    "error": (1, "anything else"),
+    "exists": (1, "the output is already there"),
+    "storage": (1, "the disk refused"),
+    "disk_full": (1, "no space left"),
+    "missing_extra": (1, "an optional package is not installed"),
+    "usage": (2, "wrong arguments"),
+    "unknown_dialect": (2, "no dialect has this id"),
+    "needs_token": (3, "login needed"),
+    "forbidden": (3, "logged in and still refused"),
+    "not_found": (4, "the hub has no such thing"),
+    "file_not_found": (4, "no file at this path"),
+    "not_installed": (4, "no installed LoRA has this name"),
+    "network": (5, "no connection, or a hub that fails"),
+    "bad_answer": (5, "an answer that is not the hub's API"),
+    "hub": (5, "any other failure of a hub"),
+    "rate_limited": (6, "too many requests"),
+    "broken_file": (10, "the file is damaged"),
+    "truncated_file": (10, "the file ends too early"),
+    "hash_mismatch": (10, "not the bytes the hub promised"),
+    "wrong_file": (10, "a web page or archive instead of the file"),
+    "shape_mismatch": (10, "tensors disagree in shape"),
+    "incomplete_module": (10, "a module lacks a tensor"),
+    "non_finite": (10, "NaN or infinity among the values"),
+    "broken": (10, "validation found the file broken"),
+    "early_access": (11, "paid for now"),
+    "not_convertible": (12, "the target cannot say this"),
+    "not_an_adapter": (12, "no LoRA-family file"),
+    "unknown_architecture": (12, "no architecture explains the file"),
+    "incompatible_checkpoints": (12, "two checkpoints that do not belong together"),
+    "checkpoint": (12, "a checkpoint that cannot be used"),
+    "key_clash": (12, "two tensors would get one key"),
+    "adapter": (12, "any other problem of an adapter"),
+    "naming": (12, "any other problem of a name"),
+    "ambiguous": (13, "it can mean several things"),
+    "offline": (14, "offline and not at hand"),
+    "unsafe_file": (15, "a file that could run code, or is not what its name says"),
+    "not_a_file": (15, "a folder, pipe or device"),
+    "unsafe_address": (15, "an answer that points where it must not"),
+    "lock_out_of_date": (16, "lock and manifest differ"),
+    "partial": (17, "some of several failed"),
+    "interrupted": (130, "Ctrl-C"),
+}
+EXITS_OF_BASES = {"file": 10, "library": 1}
+
+
+def exit_code(code: str) -> int:
+    """The process exit code of an error code."""
+    if code in EXITS:
+        return EXITS[code][0]
+    return EXITS_OF_BASES.get(code, 1)
+
+
+def describe(error: HubtoolError) -> dict[str, object]:
+    """The contract's error object."""
+    return {"code": error.code, "exit": exit_code(error.code), "message": str(error), "hint": error.hint}
+
+
+def run_guarded(command: click.Command, arguments: list[str] | None) -> int:
+    """Run a command; report whatever it raises; return the exit code."""
+    run = Run()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with command.make_context("hubtool", list(arguments), obj=run) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _report(run, arguments, error, ("interrupted", "Interrupted; what was finished is kept.", ""))
+    except click.ClickException as error:
+        return _report_usage(run, arguments, error)
+    except HubtoolError as error:
+        return _report(run, arguments, error, (error.code, str(error), error.hint))
+    except BrokenPipeError:
+        # the reader of our output went away, as `head` does: nothing to report, nobody to report to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        code = "disk_full" if error.errno == errno.ENOSPC else "storage"
+        name = f"{error.filename}: " if error.filename else ""
+        return _report(
+            run,
+            arguments,
+            error,
+            (code, f"{name}{error.strerror or error}.", "Check the disk and permissions."),
+        )
+    return 0
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _report_usage(run: Run, arguments: list[str], error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    hint = f"See `{context.command_path} --help`." if context else "See `hubtool --help`."
+    message = error.format_message()
+    return _report(run, arguments, error, ("usage", message if message.endswith((".", "?")) else f"{message}.", hint))
+
+
+def _report(run: Run, arguments: list[str], error: BaseException, answer: tuple[str, str, str]) -> int:
+    code, message, hint = answer
+    if run.debug:
+        traceback.print_exception(error)
+    if run.json or "--json" in arguments:
+        fault = {"code": code, "exit": exit_code(code), "message": message, "hint": hint}
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        click.echo(json.dumps({"schema": 1, "command": command, "error": fault}))
+    else:
+        click.echo(printable_lines(message), err=True)
+        if hint:
+            click.echo(f"Hint: {printable_lines(hint)}", err=True)
+    return exit_code(code)
+
+
+def printable_lines(text: str) -> str:
+    """Text that may quote a file or a hub, safe for the terminal (newlines stay)."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,149 @@
+"""The answer on stdout: one JSON document, or text for people; talk goes to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import click
+
+from hubtool.cli._context import current_run
+from hubtool.cli._errors import describe, exit_code, printable_lines
+from hubtool.errors import HubtoolError
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Input = TypeVar("Input")
+
+Row = dict[str, object]
+
+
+def plain(value: object) -> object:
+    """Anything our operations return, as JSON knows it; a trailing `_` (from_, license_) is dropped from field names."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name.rstrip("_"): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(entry) for entry in value)  # type: ignore[type-var]  # sets of strings only
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def row_of(value: object) -> Row:
+    """The JSON object of a dataclass or mapping."""
+    table = plain(value)
+    if not isinstance(table, dict):
+        raise TypeError(f"{type(value).__name__} is no record")
+    return table
+
+
+def answer(fields: Mapping[str, object], text: Callable[[], str]) -> None:
+    """Print the contract's document with --json, else what `text` returns (built only then)."""
+    command = _command_name()
+    if current_run().json:
+        document = {"schema": 1, "command": command} | {key: plain(value) for key, value in fields.items()}
+        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False, default=str).encode("utf-8", "replace"))
+        return
+    shown = text()
+    if shown:
+        click.echo(printable_lines(shown))
+
+
+def answer_each(
+    inputs: Sequence[Input], work: Callable[[Input], Row], text: Callable[[Row], str], *, name: str = "path"
+) -> None:
+    """Answer `results`, one row an input in input order; a failed row carries its error, and decides the exit code.
+
+    `work` returns a row without `error`; `text` turns a good row into lines for people. A row may carry its own
+    `_exit` code (validate's verdicts do), which is not printed.
+    """
+    rows: list[Row] = []
+    codes: list[int] = []
+    for entry in inputs:
+        try:
+            row = work(entry)
+            codes.append(int(str(row.pop("_exit", 0))))
+            rows.append(row | {"error": None})
+        except HubtoolError as error:
+            if current_run().debug:
+                import traceback
+
+                traceback.print_exception(error)
+            rows.append({name: plain(entry), "error": describe(error)})
+            codes.append(exit_code(error.code))
+    show_rows(rows, text)
+    finish(codes)
+
+
+def show_rows(rows: Sequence[Row], text: Callable[[Row], str]) -> None:
+    """Print result rows: JSON as a whole, or good rows as text and failed ones as a sentence on stderr."""
+    if current_run().json:
+        answer({"results": rows}, str)
+        return
+    for row in rows:
+        fault = row.get("error")
+        if isinstance(fault, Mapping):
+            say(f"{fault['message']}", always=True)
+            if fault.get("hint"):
+                say(f"Hint: {fault['hint']}", always=True)
+            continue
+        shown = text(row)
+        if shown:
+            click.echo(printable_lines(shown))
+
+
+def finish(codes: Sequence[int]) -> None:
+    """Exit as the contract says: all the same code → that code; some failed → 17."""
+    different = set(codes)
+    if different == {0} or not codes:
+        return
+    raise click.exceptions.Exit(next(iter(different)) if len(different) == 1 else 17)
+
+
+def say(text: str, *, always: bool = False) -> None:
+    """Talk to the person, on stderr; silent with --quiet unless `always`."""
+    if always or not current_run().quiet:
+        click.echo(printable_lines(text), err=True)
+
+
+def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:
+    """Columns for people, cut to the terminal's width; plain text, safe for hostile content."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        grid.add_column(
+            heading, overflow="fold" if heading == headings[0] else "ellipsis", no_wrap=heading != headings[0]
+        )
+    for row in rows:
+        grid.add_row(*(Text(printable_lines(str(cell))) for cell in row))
+    # not a terminal: as wide as needed, so that pipes see whole values
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    with console.capture() as captured:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def show_progress() -> bool:
+    """Whether progress bars are wanted: a terminal on stderr and nothing that forbids them."""
+    run = current_run()
+    return sys.stderr.isatty() and not (run.quiet or run.no_progress or run.json)
+
+
+def _command_name() -> str:
+    context = click.get_current_context()
+    return context.command_path.removeprefix("hubtool").strip() or context.info_name or ""

@@ -1,0 +1,1 @@
+"""Remote catalogues, and the download of one verified file."""

@@ -1,0 +1,1 @@
+"""The user's own collection: index, install, targets, sidecars, prompts."""

@@ -1,0 +1,1 @@
+"""One sidecar format each."""

@@ -1,0 +1,1 @@
+"""One UI each: where its LoRAs live and which sidecars it reads."""

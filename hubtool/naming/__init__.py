@@ -1,0 +1,1 @@
+"""Keys ⇄ addresses, as data; knows neither tensors nor files nor torch."""

@@ -1,0 +1,1 @@
+"""One toolchain each: how it spells prefixes, module paths and parameter suffixes."""

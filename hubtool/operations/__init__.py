@@ -1,0 +1,1 @@
+"""Functions of adapters and checkpoints: convert, validate, inspect, extract."""

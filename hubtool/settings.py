@@ -1,0 +1,143 @@
+"""Where things are kept and how hubtool behaves: defaults ← config.toml ← environment ← flags.
+
+Directories follow platformdirs; `HUBTOOL_HOME` moves config, data and cache below one folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tomli
+
+from hubtool.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_HUB = "civitai"
+STALL_S = 20.0  # no byte for this long: reconnect and resume
+GIVE_UP_FACTOR = 4.5  # × STALL_S: less than 64 KiB of progress in that time ends the transfer
+
+#: What `config set` accepts: key → (type name, what it means).
+KEYS: Mapping[str, tuple[str, str]] = {
+    "hub": ("text", "hub to use when --hub is not given"),
+    "library": ("path", "folder below which LoRAs are installed"),
+    "target": ("text", "default install target, such as a1111 or comfyui=/path/to/ComfyUI"),
+    "jobs": ("number", "files handled at the same time"),
+    "timeout": ("seconds", "silence after which a transfer reconnects"),
+    "offline": ("yes/no", "never use the network"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """The three folders of this user; nothing is created until it is needed."""
+
+    config: Path
+    data: Path
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One run's settings, after every layer was applied."""
+
+    directories: Directories
+    hub: str = DEFAULT_HUB
+    library: Path | None = None  # root below which the default target's folder lies; None: current folder
+    target: str = "a1111"
+    jobs: int = 4
+    timeout_s: float = STALL_S
+    offline: bool = False
+    hubs: Mapping[str, str] = field(default_factory=dict)  # the user's own names for hub URLs
+
+    @property
+    def index_path(self) -> Path:
+        """The SQLite index of the library."""
+        return self.directories.data / "index.sqlite"
+
+    @property
+    def give_up_s(self) -> float:
+        """Time in which at least 64 KiB must arrive."""
+        return self.timeout_s * GIVE_UP_FACTOR
+
+
+def directories(environment: Mapping[str, str] | None = None) -> Directories:
+    """The user's folders: below `HUBTOOL_HOME` if set, else where the platform keeps such things."""
+    home = (os.environ if environment is None else environment).get("HUBTOOL_HOME")
+    if home:
+        root = Path(home).expanduser()
+        return Directories(root / "config", root / "data", root / "cache")
+    import platformdirs  # noqa: PLC0415  # 19 ms that HUBTOOL_HOME and most commands never need
+
+    found = platformdirs.PlatformDirs("hubtool", appauthor=False)
+    return Directories(Path(found.user_config_dir), Path(found.user_data_dir), Path(found.user_cache_dir))
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """The table in a config file; empty if there is none.
+
+    Raises:
+        UsageProblem: the file is not valid TOML.
+    """
+    try:
+        return tomli.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageProblem(
+            f"The config file {path} is not valid TOML: {error}", hint="Correct or delete it."
+        ) from error
+
+
+def load(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the defaults, the config file and the environment; flags come on top with `replace`.
+
+    Raises:
+        UsageProblem: a value has the wrong type.
+    """
+    environment = os.environ if environment is None else environment
+    found = directories(environment)
+    table = read_config(config or found.config / "config.toml")
+    settings = Settings(found)
+    for key, value in table.items():
+        settings = _apply(settings, key, value)
+    variables = {"HUBTOOL_HUB": "hub", "HUBTOOL_LIBRARY": "library", "HUBTOOL_TIMEOUT": "timeout"}
+    for variable, key in variables.items():
+        if environment.get(variable):
+            settings = _apply(settings, key, environment[variable])
+    offline = (environment.get(name, "") for name in ("HUBTOOL_OFFLINE", "CIVITAI_OFFLINE"))
+    if any(value.lower() in {"1", "true", "yes", "on"} for value in offline):
+        settings = replace(settings, offline=True)
+    return settings
+
+
+def _apply(settings: Settings, key: str, value: object) -> Settings:
+    """One key of the config file or the environment."""
+    if key == "hubs" and isinstance(value, dict):
+        return replace(settings, hubs={str(name): str(url) for name, url in value.items()})
+    if key not in KEYS:
+        return settings  # an older hubtool must be able to read a newer config
+    try:
+        return _converted(settings, key, value)
+    except (TypeError, ValueError) as error:
+        raise UsageProblem(f"The setting {key} must be a {KEYS[key][0]}: {value}") from error
+
+
+def _converted(settings: Settings, key: str, value: object) -> Settings:
+    text = str(value)
+    if key == "library":
+        return replace(settings, library=Path(text).expanduser())
+    if key == "jobs":
+        return replace(settings, jobs=max(1, int(text)))
+    if key == "timeout":
+        seconds = float(text)
+        if not 0 < seconds < 86_400:
+            raise ValueError(text)
+        return replace(settings, timeout_s=seconds)
+    if key == "offline":
+        return replace(settings, offline=text.lower() in {"1", "true", "yes", "on"})
+    return replace(settings, hub=text) if key == "hub" else replace(settings, target=text)
