@@ -289,7 +289,7 @@ def write_safetensors(out: IO[bytes], tensors: Mapping[str, LazyTensor], metadat
     text += b" " * _padding(8 + len(text), [tensors[key] for key in layout])
     out.write(len(text).to_bytes(8, "little") + text)
     out.flush()
-    copy_pieces(out, [_piece(tensors[key]) for key in layout])
+    copy_pieces(out, (_piece(tensors[key]) for key in layout))
 
 
 def _layout(tensors: Mapping[str, LazyTensor]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Shape = tuple[int, ...]
 
@@ -74,11 +74,11 @@ class FileBytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyTensor:
-    """A tensor whose elements are read only when asked for. Row-major, little-endian."""
+    """A tensor whose elements are read, or computed, only when asked for. Row-major, little-endian."""
 
     dtype: str
     shape: Shape
-    data: FileBytes | bytes | memoryview
+    data: FileBytes | bytes | memoryview | Callable[[], memoryview]
 
     @property
     def nbytes(self) -> int:
@@ -89,7 +89,7 @@ class LazyTensor:
         """The elements as raw bytes, mapped rather than copied where they lie in a file."""
         if isinstance(self.data, FileBytes):
             return self.data.file.view(self.data.start, self.data.stop)
-        return memoryview(self.data).cast("B")
+        return (self.data() if callable(self.data) else memoryview(self.data)).cast("B")
 
     def reshaped(self, shape: Shape) -> LazyTensor:
         """The same elements under another shape of equal size."""
@@ -104,7 +104,7 @@ class LazyTensor:
         if isinstance(self.data, FileBytes):
             begin = self.data.start + start * row
             return LazyTensor(self.dtype, shape, FileBytes(self.data.file, begin, begin + (stop - start) * row))
-        return LazyTensor(self.dtype, shape, self.view()[start * row : stop * row])
+        return LazyTensor(self.dtype, shape, lambda: self.view()[start * row : stop * row])
 
     def scalar(self) -> float:
         """The value of a one-element tensor.

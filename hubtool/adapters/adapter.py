@@ -1,0 +1,27 @@
+"""The neutral form of a LoRA-family file: modules with their change, metadata, and whatever was not understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hubtool.adapters.layer import Layer
+from hubtool.formats.tensor import LazyTensor
+from hubtool.naming.address import ModuleRef
+from hubtool.naming.architecture import Architecture
+from hubtool.naming.identify import Identification
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """An adapter, whatever dialect it was written in. Every tensor of the file is in `layers` or in `leftovers`."""
+
+    architecture: Architecture
+    layers: Mapping[ModuleRef, Layer]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    leftovers: Mapping[str, LazyTensor] = field(default_factory=dict)
+    dialect: str = ""  # as it was read; empty for one that was computed
+    malformed: bool = False
+    mixed: tuple[str, ...] = ()  # other dialects that some modules were written in
+    duplicates: tuple[str, ...] = ()  # keys that name a module and role a second time (kept in leftovers)
+    identification: Identification = field(default_factory=lambda: Identification(()))

@@ -1,0 +1,60 @@
+"""Tensors of a file gathered by what stands before the suffix, before anyone knows what it means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hubtool.adapters.layer import Layer
+from hubtool.naming.address import Role
+from hubtool.naming.identify import Group
+from hubtool.naming.suffixes import ROLE_OF, split_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubtool.formats.tensor import LazyTensor
+
+
+class Grouped(NamedTuple):
+    """All tensors of a file: by base, and those whose key ends in no adapter's suffix."""
+
+    tensors: Mapping[str, Mapping[str, LazyTensor]]  # base → suffix → tensor
+    keys: Mapping[tuple[str, str], str]  # (base, suffix) → key in the file
+    others: Mapping[str, LazyTensor]
+
+    def groups(self) -> list[Group]:
+        """What identification needs to know of each base."""
+        return [Group(base, frozenset(rows), layer_of(base, rows).extent) for base, rows in self.tensors.items()]
+
+    @property
+    def count(self) -> int:
+        """Number of tensors that may belong to an adapter."""
+        return len(self.keys)
+
+
+def group_tensors(tensors: Mapping[str, LazyTensor]) -> Grouped:
+    """Gather tensors by base. `.weight` counts only where `.on_input` shows that it is (IA)³ and no plain weight."""
+    found: dict[str, dict[str, LazyTensor]] = {}
+    keys: dict[tuple[str, str], str] = {}
+    others: dict[str, LazyTensor] = {}
+    for key, tensor in tensors.items():
+        cut = split_key(key)
+        if cut is None or (cut.suffix == ".weight" and f"{cut.base}.on_input" not in tensors):
+            others[key] = tensor
+            continue
+        if (cut.base, cut.suffix) in keys:  # two adapter names of one PEFT model
+            others[key] = tensor
+            continue
+        found.setdefault(cut.base, {})[cut.suffix] = tensor
+        keys[cut.base, cut.suffix] = key
+    return Grouped(found, keys, others)
+
+
+def layer_of(base: str, rows: Mapping[str, LazyTensor]) -> Layer:
+    """The layer that a group of suffixes makes."""
+    return Layer({ROLE_OF[suffix]: tensor for suffix, tensor in rows.items()}, base)
+
+
+def is_lone_scale(rows: Mapping[str, LazyTensor]) -> bool:
+    """A `.scale` or `.alpha` without anything it could scale."""
+    return {ROLE_OF[suffix] for suffix in rows} <= {Role.SCALE, Role.ALPHA}

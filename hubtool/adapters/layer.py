@@ -1,0 +1,124 @@
+"""One module's change: its tensors by role, and what they say about themselves without being read."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from hubtool.adapters.parametrizations.base import Parametrization, Shape
+from hubtool.errors import IncompleteModule
+from hubtool.formats.tensor import LazyTensor
+from hubtool.naming.address import Role
+from hubtool.naming.identify import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+#: A module's family is the first of these that recognises its tensors (a LoRA with a bias difference is a LoRA).
+_PRECEDENCE = ("lora", "loha", "lokr", "glora", "boft", "oft", "ia3", "full", "norm")
+
+
+@lru_cache(maxsize=1)
+def parametrizations() -> Mapping[str, Parametrization]:
+    """All families by id: one file each in `hubtool.adapters.parametrizations`, in order of precedence."""
+    package = importlib.import_module("hubtool.adapters.parametrizations")
+    found: dict[str, Parametrization] = {}
+    for entry in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{entry.name}")
+        if hasattr(module, "PARAMETRIZATION"):
+            found[module.PARAMETRIZATION.id] = module.PARAMETRIZATION
+    return {id: found[id] for id in (*_PRECEDENCE, *sorted(set(found) - set(_PRECEDENCE)))}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """The tensors of one module; `base` is what stood before the suffix in the file they came from."""
+
+    tensors: Mapping[Role, LazyTensor]
+    base: str = ""
+    recorded_scale: float | None = None  # from the header's metadata, where the dialect has no alpha tensor
+
+    @property
+    def shapes(self) -> dict[Role, Shape]:
+        """Shape of each tensor."""
+        return {role: tensor.shape for role, tensor in self.tensors.items()}
+
+    @property
+    def parametrization(self) -> Parametrization | None:
+        """The family these tensors are of; None for stray ones such as a lone alpha."""
+        shapes = self.shapes
+        return next((kind for kind in parametrizations().values() if kind.recognises(shapes)), None)
+
+    @property
+    def rank(self) -> int | None:
+        """Rank, where the family has one."""
+        kind = self.parametrization
+        return kind.rank(self.shapes) if kind else None
+
+    @property
+    def extent(self) -> Extent:
+        """What the tensors say about the weight's shape."""
+        kind = self.parametrization
+        return kind.extent(self.shapes) if kind else Extent()
+
+    @property
+    def alpha(self) -> float | None:
+        """The alpha tensor's value; None without one."""
+        tensor = self.tensors.get(Role.ALPHA)
+        return None if tensor is None else tensor.scalar()
+
+    @property
+    def scale(self) -> float:
+        """What the update is multiplied with: `.scale`, else alpha / rank, else what metadata records, else 1."""
+        if Role.SCALE in self.tensors:
+            return self.tensors[Role.SCALE].scalar()
+        alpha, rank = self.alpha, self.rank
+        if alpha is not None:
+            return alpha / rank if rank else 1.0
+        return 1.0 if self.recorded_scale is None else self.recorded_scale
+
+    @property
+    def modifiers(self) -> tuple[str, ...]:
+        """`dora`, `tucker`, `bias`: what comes on top of the family."""
+        kind = self.parametrization
+        found = []
+        if Role.MAGNITUDE in self.tensors:
+            found.append("dora")
+        if not self.tensors.keys().isdisjoint({Role.MID, Role.HADA_T1, Role.LOKR_T2}):
+            found.append("tucker")
+        if kind and kind.id not in {"full", "norm"} and not self.tensors.keys().isdisjoint({Role.UP_BIAS, Role.DIFF_BIAS}):
+            found.append("bias")
+        return tuple(found)
+
+    def has(self, role: Role) -> bool:
+        """Whether there is a tensor of this role."""
+        return role in self.tensors
+
+    def float(self, role: Role) -> Tensor:
+        """A tensor in float32 (torch is imported here, so that looking at shapes does without it)."""
+        from hubtool.adapters.tensors import to_torch  # noqa: PLC0415
+
+        return to_torch(self.tensors[role]).float()
+
+    def delta(self, shape: Shape) -> Tensor:
+        """The change of a weight of this shape at strength 1, float32; modifiers are not applied.
+
+        Raises:
+            IncompleteModule: a tensor is missing.
+            NotRepresentable: the change depends on the base weight.
+        """
+        kind = self.parametrization
+        lacking = kind.missing(self.shapes) if kind else ("everything",)
+        if kind is None or lacking:
+            names = ", ".join(str(getattr(role, "value", role)) for role in lacking)
+            raise IncompleteModule(self.base, f"{self.base} lacks {names}.")
+        return kind.delta(self, shape)
+
+    def having(self, tensors: Mapping[Role, LazyTensor]) -> Layer:
+        """The same layer with other tensors."""
+        return replace(self, tensors=tensors)

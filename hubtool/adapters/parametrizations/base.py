@@ -1,0 +1,66 @@
+"""What every family of weight changes can say about itself from shapes alone, and the change it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from hubtool.errors import NotRepresentable
+from hubtool.naming.address import Role
+from hubtool.naming.identify import Extent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+Shapes = Mapping[Role, Shape]
+
+
+class Values(Protocol):
+    """One module's tensors as arithmetic wants them."""
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank as the parametrization defines it."""
+
+    def float(self, role: Role) -> Tensor:
+        """A tensor in float32."""
+
+    def has(self, role: Role) -> bool:
+        """Whether the module has such a tensor."""
+
+
+class Parametrization(Protocol):
+    """A family; stateless, so that one instance serves every module."""
+
+    id: str
+    roles: frozenset[Role]  # tensors that belong to this family alone
+
+    def recognises(self, shapes: Shapes) -> bool:
+        """Whether a module with these tensors is of this family."""
+
+    def missing(self, shapes: Shapes) -> tuple[Role, ...]:
+        """Tensors that the module needs and lacks."""
+
+    def rank(self, shapes: Shapes) -> int | None:
+        """The rank that alpha is divided by; None where there is none."""
+
+    def extent(self, shapes: Shapes) -> Extent:
+        """What the tensors say about the shape of the weight."""
+
+    def delta(self, values: Values, shape: Shape) -> Tensor:
+        """The change of a weight of this shape at strength 1, float32.
+
+        Raises:
+            NotRepresentable: the change depends on the base weight.
+        """
+
+
+def absent(shapes: Shapes, *needed: Role) -> tuple[Role, ...]:
+    """Those of the needed roles that are not there."""
+    return tuple(role for role in needed if role not in shapes)
+
+
+def needs_arithmetic(id: str) -> NotRepresentable:
+    """The error of a family whose change cannot be computed here."""
+    return NotRepresentable("", f"The weight change of {id} cannot be computed yet.")

@@ -1,0 +1,50 @@
+"""A plain difference, W' = W + diff, or an absolute value that replaces the weight (`set_weight`, FLUX control norms)."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, needs_arithmetic
+from hubtool.naming.address import Role
+from hubtool.naming.identify import Extent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Full:
+    """`diff` in the weight's own shape; `diff_b` for the bias, `diff_m` for a modulation parameter."""
+
+    id = "full"
+    roles = frozenset({Role.DIFF, Role.SET_WEIGHT, Role.DIFF_MODULATION})
+
+    def recognises(self, shapes: Shapes) -> bool:
+        """A difference, if only of the bias."""
+        return not shapes.keys().isdisjoint({*self.roles, Role.DIFF_BIAS})
+
+    def missing(self, shapes: Shapes) -> tuple[Role, ...]:
+        """Any one difference is enough."""
+        del shapes
+        return ()
+
+    def rank(self, shapes: Shapes) -> int | None:
+        """There is no alpha."""
+        del shapes
+
+    def extent(self, shapes: Shapes) -> Extent:
+        """The difference has the weight's shape."""
+        diff = shapes.get(Role.DIFF) or shapes.get(Role.SET_WEIGHT)
+        if diff:
+            return Extent(diff[0], prod(diff[1:]))
+        bias = shapes.get(Role.DIFF_BIAS)
+        return Extent(bias[0]) if bias else Extent()
+
+    def delta(self, values: Values, shape: Shape) -> Tensor:
+        """The difference as it is."""
+        if not values.has(Role.DIFF):
+            raise needs_arithmetic(self.id)
+        return values.float(Role.DIFF).reshape(shape)
+
+
+PARAMETRIZATION: Parametrization = Full()

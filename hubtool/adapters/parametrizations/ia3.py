@@ -1,0 +1,48 @@
+"""(IA)³: W' = W · (1 + w) along one axis; recognised, its change needs the base weight.
+
+Liu et al. 2022 (arXiv:2205.05638). LyCORIS stores the difference from 1 in `.weight` with `.on_input` (an integer) beside it;
+PEFT stores the factor itself in `.ia3_l`.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent, needs_arithmetic
+from hubtool.naming.address import Role
+from hubtool.naming.identify import Extent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class IA3:
+    """One factor an input or output feature."""
+
+    id = "ia3"
+    roles = frozenset({Role.IA3_WEIGHT, Role.IA3_ON_INPUT, Role.IA3_L})
+
+    def recognises(self, shapes: Shapes) -> bool:
+        """`.on_input` tells it from a checkpoint's `.weight`."""
+        return Role.IA3_ON_INPUT in shapes or Role.IA3_L in shapes
+
+    def missing(self, shapes: Shapes) -> tuple[Role, ...]:
+        """The factors."""
+        return () if Role.IA3_L in shapes else absent(shapes, Role.IA3_WEIGHT)
+
+    def rank(self, shapes: Shapes) -> int | None:
+        """There is no alpha."""
+        del shapes
+
+    def extent(self, shapes: Shapes) -> Extent:
+        """As many factors as the weight has rows or columns."""
+        factors = shapes.get(Role.IA3_WEIGHT) or shapes.get(Role.IA3_L)
+        return Extent(either=prod(factors)) if factors else Extent()
+
+    def delta(self, values: Values, shape: Shape) -> Tensor:
+        """Needs the base weight."""
+        raise needs_arithmetic(self.id)
+
+
+PARAMETRIZATION: Parametrization = IA3()

@@ -1,0 +1,163 @@
+"""Scales and alphas kept in the header's metadata, for dialects whose keys have no alpha.
+
+`lora_adapter_metadata` is diffusers' (since 0.35): a JSON string of PEFT's config, flat, prefixed with the component
+(`transformer.lora_alpha`, `transformer.rank_pattern`, …). `hubtool.alpha` is ours: the alphas of the file that was converted,
+and what they were folded into, so that converting back restores every byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from hubtool.formats.tensor import LazyTensor, Shape
+from hubtool.naming.address import Component, ModuleRef, Role
+
+if TYPE_CHECKING:
+    from hubtool.naming.architecture import Architecture
+
+PEFT_KEY = "lora_adapter_metadata"
+OURS_KEY = "hubtool.alpha"
+_FIELDS = ("lora_alpha", "r", "rank_pattern", "alpha_pattern", "use_rslora")
+
+
+class OriginalAlpha(NamedTuple):
+    """An alpha tensor as a source file had it; `folded` is what its factor was multiplied with (1: nothing)."""
+
+    alpha: float
+    dtype: str
+    shape: Shape
+    folded: float
+
+
+# ---------------------------------------------------------------- diffusers' record
+
+
+def component_name(target: Architecture, component: Component) -> str:
+    """diffusers' name of a component: unet, transformer, text_encoder …"""
+    return target.denoiser if component is Component.DENOISER else target.encoders[component].diffusers
+
+
+def recorded_scales(
+    target: Architecture, metadata: Mapping[str, str], tensors: Mapping[ModuleRef, Mapping[Role, LazyTensor]]
+) -> dict[ModuleRef, float]:
+    """The scale that diffusers applies to each module because of `lora_adapter_metadata`; empty without it.
+
+    alpha / r, or alpha / √r with `use_rslora`; patterns are PEFT's: a regular expression that must match the end of the
+    path from a dot on.
+    """
+    table = _json_object(metadata.get(PEFT_KEY, ""))
+    found: dict[ModuleRef, float] = {}
+    for module, rows in tensors.items():
+        if Role.DOWN not in rows:
+            continue
+        config = _config(table, component_name(target, module.component))
+        alpha = _pattern_value(config.get("alpha_pattern"), module.path, config.get("lora_alpha"))
+        rank = rows[Role.DOWN].shape[0]
+        if isinstance(alpha, (int, float)) and rank:
+            found[module] = alpha / math.sqrt(rank) if config.get("use_rslora") is True else alpha / rank
+    return found
+
+
+def _config(table: Mapping[str, object], component: str) -> dict[str, object]:
+    """One component's part; files of a single component leave the prefix out."""
+    prefixed = {field: table[f"{component}.{field}"] for field in _FIELDS if f"{component}.{field}" in table}
+    return prefixed or {field: table[field] for field in _FIELDS if field in table}
+
+
+def _pattern_value(patterns: object, path: str, default: object) -> object:
+    if isinstance(patterns, Mapping):
+        for pattern, value in patterns.items():
+            try:
+                if re.match(rf"(.*\.)?({pattern})$", path):
+                    return value
+            except re.error:
+                continue  # PEFT would refuse the file; the module then keeps the general alpha
+    return default
+
+
+def peft_record(target: Architecture, ranks: Mapping[ModuleRef, int], alphas: Mapping[ModuleRef, float]) -> str:
+    """`lora_adapter_metadata` that makes diffusers scale each module by its alpha / rank."""
+    table: dict[str, object] = {}
+    for component in dict.fromkeys(module.component for module in ranks):
+        modules = [module for module in ranks if module.component is component]
+        rank = Counter(ranks[module] for module in modules).most_common(1)[0][0]
+        alpha = Counter(alphas[module] for module in modules).most_common(1)[0][0]
+        prefix = component_name(target, component)
+        table[f"{prefix}.r"] = rank
+        table[f"{prefix}.lora_alpha"] = alpha
+        table[f"{prefix}.target_modules"] = [module.path for module in modules]
+        table[f"{prefix}.rank_pattern"] = {_anchored(m): ranks[m] for m in modules if ranks[m] != rank}
+        table[f"{prefix}.alpha_pattern"] = {_anchored(m): alphas[m] for m in modules if alphas[m] != alpha}
+    return json.dumps(table, indent=2, sort_keys=True)
+
+
+def _anchored(module: ModuleRef) -> str:
+    return "^" + re.escape(module.path)
+
+
+# ---------------------------------------------------------------- our record
+
+
+def record_alphas(originals: Mapping[ModuleRef, OriginalAlpha | None]) -> str:
+    """The value of `hubtool.alpha`: rows of equal alphas, the commonest without its list of modules."""
+    groups: dict[OriginalAlpha | None, list[str]] = {}
+    for module, original in originals.items():
+        groups.setdefault(original, []).append(_name(module))
+    commonest = max(groups, key=lambda row: len(groups[row]))
+    rows: list[dict[str, object]] = []
+    for original, modules in groups.items():
+        row: dict[str, object] = {"alpha": None} if original is None else dict(original._asdict())
+        if original != commonest:
+            row["modules"] = modules
+        rows.append(row)
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def recall_alphas(metadata: Mapping[str, str], modules: Mapping[ModuleRef, object]) -> dict[ModuleRef, OriginalAlpha | None]:
+    """What `record_alphas` wrote, for the modules at hand; empty if there is no readable record."""
+    rows = _json_rows(metadata.get(OURS_KEY, ""))
+    named = {name: _original(row) for row in rows for name in _names(row)}
+    rest = [row for row in rows if "modules" not in row]
+    if not rows or len(rest) != 1:
+        return {}
+    common = _original(rest[0])
+    return {module: named.get(_name(module), common) for module in modules}
+
+
+def _name(module: ModuleRef) -> str:
+    return f"{module.component.value}:{module.path}"
+
+
+def _names(row: Mapping[str, object]) -> list[str]:
+    modules = row.get("modules")
+    return [str(name) for name in modules] if isinstance(modules, list) else []
+
+
+def _original(row: Mapping[str, object]) -> OriginalAlpha | None:
+    alpha, shape, folded = row.get("alpha"), row.get("shape"), row.get("folded")
+    if not isinstance(alpha, (int, float)) or not isinstance(shape, list) or not isinstance(folded, (int, float)):
+        return None
+    return OriginalAlpha(float(alpha), str(row.get("dtype")), tuple(int(side) for side in shape), float(folded))
+
+
+def _json_object(text: str) -> dict[str, object]:
+    value = _parse(text)
+    return value if isinstance(value, dict) else {}
+
+
+def _json_rows(text: str) -> list[dict[str, object]]:
+    value = _parse(text)
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _parse(text: str) -> object:
+    """JSON from a stranger's header; anything unreadable counts as absent."""
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None

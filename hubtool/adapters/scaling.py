@@ -1,0 +1,209 @@
+"""Alpha when the target dialect has no tensor for it: folded into a factor or recorded; and restored on the way back.
+
+Folding is exact when the scale is a power of two and nothing under- or overflows: then only exponents change. Everything
+else is recorded in `lora_adapter_metadata`, which diffusers honours. The original alphas are kept either way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hubtool.adapters.adapter import Adapter
+from hubtool.adapters.layer import Layer
+from hubtool.adapters.recorded import (
+    OURS_KEY,
+    PEFT_KEY,
+    OriginalAlpha,
+    peft_record,
+    recall_alphas,
+    record_alphas,
+)
+from hubtool.errors import NotRepresentable
+from hubtool.formats.tensor import LazyTensor, scalar_tensor
+from hubtool.naming.address import ModuleRef, Role
+from hubtool.naming.dialect import dialect
+
+AlphaMode = Literal["auto", "keep", "fold", "record"]
+AlphaOutcome = Literal["kept", "folded", "recorded"]
+
+#: The factor that a scale is multiplied into; the change is linear in it. The first that is there.
+_FOLD_INTO: Mapping[str, tuple[Role, ...]] = {
+    "lora": (Role.UP, Role.EMBEDDING_UP),
+    "loha": (Role.HADA_W1_A,),
+    "lokr": (Role.LOKR_W1, Role.LOKR_W1_A),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """An adapter whose scales the target dialect can say, and how that was done."""
+
+    adapter: Adapter
+    alpha: AlphaOutcome
+    inexact: Mapping[ModuleRef, float]  # relative rounding of each module that was not exact
+
+
+def settle_alphas(adapter: Adapter, dialect_id: str, mode: AlphaMode = "auto") -> Scaled:
+    """Bring every module's scale into a form that the dialect has.
+
+    Raises:
+        NotRepresentable: `mode` asks for what the dialect cannot say.
+        MissingExtra: folding needs torch.
+    """
+    if dialect(dialect_id).says(Role.ALPHA):
+        return Scaled(_with_alpha_tensors(adapter), "kept", {})
+    if mode == "keep":
+        hint = "Use `--alpha fold` or `--alpha record`."
+        raise NotRepresentable("", f"The {dialect_id} dialect has no alpha tensors.", hint=hint)
+    return _without_alpha_tensors(adapter, mode)
+
+
+# ---------------------------------------------------------------- towards a dialect with alpha
+
+
+def _with_alpha_tensors(adapter: Adapter) -> Adapter:
+    originals = recall_alphas(adapter.metadata, adapter.layers)
+    layers = {
+        module: _restored(layer, originals[module]) if originals.get(module) else _stated(layer)
+        for module, layer in adapter.layers.items()
+    }
+    metadata = {key: text for key, text in adapter.metadata.items() if key not in {PEFT_KEY, OURS_KEY}}
+    return replace(adapter, layers=layers, metadata=metadata)
+
+
+def _restored(layer: Layer, original: OriginalAlpha | None) -> Layer:
+    """The alpha tensor of the file this one was made from, and the factor as it was before folding."""
+    if original is None or Role.ALPHA in layer.tensors:
+        return layer
+    tensors = dict(layer.tensors)
+    role = _factor(layer)
+    if original.folded != 1 and role is not None:
+        tensors[role] = multiplied(tensors[role], 1 / original.folded)
+    tensors[Role.ALPHA] = scalar_tensor(original.alpha, original.dtype, original.shape)
+    return layer.having(tensors)
+
+
+def _stated(layer: Layer) -> Layer:
+    """A scale that only metadata knows, as an alpha tensor; other readers ignore the metadata."""
+    if layer.recorded_scale in {None, 1.0} or Role.ALPHA in layer.tensors or not layer.rank:
+        return layer
+    return layer.having({**layer.tensors, Role.ALPHA: scalar_tensor(layer.scale * layer.rank)})
+
+
+# ---------------------------------------------------------------- towards a dialect without
+
+
+def _without_alpha_tensors(adapter: Adapter, mode: AlphaMode) -> Scaled:
+    scales = {module: layer.scale for module, layer in adapter.layers.items()}
+    outcome = _outcome(adapter, scales, mode)
+    layers: dict[ModuleRef, Layer] = {}
+    originals = {module: _original(layer) for module, layer in adapter.layers.items()}
+    inexact: dict[ModuleRef, float] = {}
+    for module, layer in adapter.layers.items():
+        tensors = {role: t for role, t in layer.tensors.items() if role not in {Role.ALPHA, Role.SCALE}}
+        role = _factor(layer)
+        if outcome == "folded" and scales[module] != 1 and role is not None:
+            original = originals[module]
+            if _folds_exactly(tensors[role], scales[module]):
+                originals[module] = original and original._replace(folded=scales[module])
+            else:
+                inexact[module] = _rounding(tensors[role].dtype)
+            tensors[role] = multiplied(tensors[role], scales[module])
+        layers[module] = replace(layer.having(tensors), recorded_scale=None)
+    metadata = {key: text for key, text in adapter.metadata.items() if key != PEFT_KEY}
+    if outcome == "recorded":
+        metadata[PEFT_KEY] = _peft(adapter, scales)
+    if any(originals.values()):
+        metadata[OURS_KEY] = record_alphas(originals)
+    return Scaled(replace(adapter, layers=layers, metadata=metadata), outcome, inexact)
+
+
+def _outcome(adapter: Adapter, scales: Mapping[ModuleRef, float], mode: AlphaMode) -> AlphaOutcome:
+    if mode in {"fold", "record"}:
+        return "folded" if mode == "fold" else "recorded"
+    for module, layer in adapter.layers.items():
+        role = _factor(layer)
+        if scales[module] != 1 and (role is None or not _folds_exactly(layer.tensors[role], scales[module])):
+            return "recorded"
+    return "folded"
+
+
+def _peft(adapter: Adapter, scales: Mapping[ModuleRef, float]) -> str:
+    """diffusers' record of the scales.
+
+    Raises:
+        NotRepresentable: a module is no LoRA; the record has no place for its scale.
+    """
+    ranks = {}
+    for module, layer in adapter.layers.items():
+        kind, rank = layer.parametrization, layer.rank
+        if kind is None or kind.id != "lora" or not rank:
+            if scales[module] != 1:
+                message = f"The scale of {module.path} cannot be recorded: it is no LoRA."
+                raise NotRepresentable(module.path, message, hint="Use `--alpha fold`.")
+            continue
+        ranks[module] = rank
+    return peft_record(adapter.architecture, ranks, {module: scales[module] * rank for module, rank in ranks.items()})
+
+
+def _original(layer: Layer) -> OriginalAlpha | None:
+    tensor = layer.tensors.get(Role.ALPHA)
+    return None if tensor is None else OriginalAlpha(tensor.scalar(), tensor.dtype, tensor.shape, 1.0)
+
+
+def _factor(layer: Layer) -> Role | None:
+    kind = layer.parametrization
+    return next((role for role in _FOLD_INTO.get(kind.id, ()) if role in layer.tensors), None) if kind else None
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+def is_power_of_two(value: float) -> bool:
+    """Whether multiplying by this changes exponents only.
+
+    >>> is_power_of_two(0.125), is_power_of_two(0.3)
+    (True, False)
+    """
+    return value > 0 and math.isfinite(value) and math.frexp(value)[0] == 0.5
+
+
+def _folds_exactly(tensor: LazyTensor, scale: float) -> bool:
+    from hubtool.adapters.tensors import to_torch  # noqa: PLC0415  # renames do without torch
+
+    if not is_power_of_two(scale):
+        return False
+    values = to_torch(tensor)
+    if values.dtype.itemsize == 1:
+        values = values.float()
+    return bool(((values * scale) / scale == values).all()) and _survives(tensor, scale)
+
+
+def _survives(tensor: LazyTensor, scale: float) -> bool:
+    """Whether the product, once stored in the tensor's dtype, still holds every bit."""
+    from hubtool.adapters.tensors import to_torch  # noqa: PLC0415
+
+    values = to_torch(tensor)
+    product = (values.float() * scale).to(values.dtype)
+    return bool((product.float() / scale == values.float()).all())
+
+
+def multiplied(tensor: LazyTensor, factor: float) -> LazyTensor:
+    """The tensor times a number, in its own dtype, computed when its bytes are asked for."""
+
+    def product() -> memoryview:
+        from hubtool.adapters.tensors import from_torch, to_torch  # noqa: PLC0415
+
+        values = to_torch(tensor)
+        return from_torch((values.double() * factor).to(values.dtype)).view()
+
+    compute: Callable[[], memoryview] = product
+    return LazyTensor(tensor.dtype, tensor.shape, compute)
+
+
+def _rounding(dtype: str) -> float:
+    """Relative rounding of one operation in a dtype: half of its machine epsilon."""
+    return {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}.get(dtype, 2.0**-4)
