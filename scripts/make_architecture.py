@@ -1,10 +1,11 @@
-"""Fold a module list into the template rows of an architecture's TOML.
+r"""Fold a module list into the template rows of an architecture's TOML.
 
-    python scripts/make_architecture.py MODULES.json [--pairs PAIRS.json] [--head HEAD.toml] > hubtool/naming/architectures/ID.toml
+    python scripts/make_architecture.py MODULES.json [--pairs PAIRS.json] [--head HEAD.toml] \
+        > hubtool/naming/architectures/ID.toml
 
 MODULES.json: {"modules": {canonical path: {"shape": [...]}}, "norms": {...}}, as diffusers' class has them.
-PAIRS.json: either {"rows": [[original, canonical, type, shape, bias], ...]} (one to one) or {"rows": [{"native", "diffusers": [...],
-"op": "rename" | "fuse_rows" | "swap_halves"}, ...]}.
+PAIRS.json: either {"rows": [[original, canonical, type, shape, bias], ...]} (one to one) or {"rows": [{"native",
+"diffusers": [...], "op": "rename" | "fuse_rows" | "swap_halves"}, ...]}.
 HEAD.toml: the hand-written top of the file (id, title, text encoders …), copied as it is; `[tables]` in it are put last.
 """
 
@@ -33,7 +34,13 @@ def _key(row: tuple[Tokens, ...], position: int) -> object:
     first = row[0]
     if position >= len(first) or not first[position].isdigit():
         return tuple(map(tuple, row))
-    return (position, tuple(first[:position]), tuple(first[position + 1 :]), tuple(len(c) for c in row[1:]), tuple(tuple(t for t in c if not t.isdigit()) for c in row[1:]))
+    return (
+        position,
+        tuple(first[:position]),
+        tuple(first[position + 1 :]),
+        tuple(len(c) for c in row[1:]),
+        tuple(tuple(t for t in c if not t.isdigit()) for c in row[1:]),
+    )
 
 
 def _merge(group: list[tuple[Tokens, ...]], position: int) -> list[tuple[Tokens, ...]]:
@@ -130,13 +137,28 @@ def main() -> None:
     shapes = {path: row["shape"] for table in ("modules", "norms") for path, row in data.get(table, {}).items()}
     original, fused, swapped = read_pairs(options.pairs)
     head = options.head.read_text() if options.head else ""
-    top, bracket, tables = head.partition("\n[")
-    out = [top.rstrip(), "", "# canonical path, weight shape (one number: a norm), the authors' own path", "modules = ["]
+    top, _, tables = head.partition("\n[")
+    out = [
+        top.rstrip(),
+        "",
+        "# canonical path, weight shape (one number: a norm), the authors' own path",
+        "modules = [",
+    ]
     out += [*module_rows(shapes, original), "]"]
     if fused:
-        out += ["", "# the authors' path, and the canonical modules whose rows it stacks", "fused = [", *fused_rows(fused), "]"]
+        out += [
+            "",
+            "# the authors' path, and the canonical modules whose rows it stacks",
+            "fused = [",
+            *fused_rows(fused),
+            "]",
+        ]
     if swapped:
-        out += ["", "# the authors' path and the canonical one; the two halves of the rows change places", "swapped = ["]
+        out += [
+            "",
+            "# the authors' path and the canonical one; the two halves of the rows change places",
+            "swapped = [",
+        ]
         out += [f"    [{json.dumps(name)}, {json.dumps(part)}]," for name, part in swapped.items()] + ["]"]
     if tables:
         out += ["", "[" + tables.rstrip()]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hubtool.adapters.layer import Layer
-from hubtool.formats.tensor import LazyTensor
-from hubtool.naming.address import ModuleRef
-from hubtool.naming.architecture import Architecture
 from hubtool.naming.identify import Identification
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubtool.adapters.layer import Layer
+    from hubtool.formats.tensor import LazyTensor
+    from hubtool.naming.address import ModuleRef
+    from hubtool.naming.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,5 +27,6 @@ class Adapter:
     dialect: str = ""  # as it was read; empty for one that was computed
     malformed: bool = False
     mixed: tuple[str, ...] = ()  # other dialects that some modules were written in
+    misfits: tuple[ModuleRef, ...] = ()  # modules whose tensors do not have the shape that their name promises
     duplicates: tuple[str, ...] = ()  # keys that name a module and role a second time (kept in leftovers)
     identification: Identification = field(default_factory=lambda: Identification(()))

@@ -5,11 +5,14 @@ No arithmetic happens here, so no torch is needed; results are computed when the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import prod
+from typing import TYPE_CHECKING
 
 from hubtool.formats.tensor import DTYPE_BITS, LazyTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 def item_size(tensor: LazyTensor) -> int:
@@ -74,7 +77,8 @@ def same_bytes(tensors: Sequence[LazyTensor]) -> bool:
     """Whether all tensors are bit for bit equal."""
     first = tensors[0]
     return all(
-        tensor.data is first.data or (tensor.dtype == first.dtype and tensor.shape == first.shape and tensor.view() == first.view())
+        tensor.data is first.data
+        or (tensor.dtype == first.dtype and tensor.shape == first.shape and tensor.view() == first.view())
         for tensor in tensors[1:]
     )
 
@@ -99,7 +103,10 @@ def find_partition(up: LazyTensor, rows: Sequence[int], known: Sequence[int] | N
 def _used_columns(up: LazyTensor, rows: Sequence[int]) -> list[set[int]] | None:
     """For each part's rows, the columns that hold a non-zero byte; None as soon as two parts share one."""
     size, width = item_size(up), up.shape[1] * item_size(up)
-    if any(not first.isdisjoint(second) for first, second in _pairs([_columns_of(up, r, r + 1, size) for r in _starts(rows)])):
+    if any(
+        not first.isdisjoint(second)
+        for first, second in _pairs([_columns_of(up, r, r + 1, size) for r in _starts(rows)])
+    ):
         return None
     used: list[set[int]] = []
     for start, count in zip(_starts(rows), rows, strict=True):

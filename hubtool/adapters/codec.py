@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.adapters.adapter import Adapter
 from hubtool.adapters.grouping import Grouped, group_tensors
@@ -13,12 +11,17 @@ from hubtool.adapters.recorded import recorded_scales
 from hubtool.errors import KeyClash, NotAnAdapter, UnknownArchitecture
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
-from hubtool.formats.tensor import LazyTensor
 from hubtool.naming.address import Address, ModuleRef, Role
 from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.dialect import Base, dialect, dialects
-from hubtool.naming.identify import Candidate, Identification, explain, identify
+from hubtool.naming.identify import Candidate, Extent, Identification, explain, identify
 from hubtool.naming.suffixes import ROLE_OF
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hubtool.formats.tensor import LazyTensor
 
 
 def read_adapter(path: Path, *, architecture_id: str | None = None) -> Adapter:
@@ -48,7 +51,7 @@ def decode(file: SafetensorsFile, *, architecture_id: str | None = None) -> Adap
 
 def identify_file(file: SafetensorsFile, grouped: Grouped) -> Identification:
     """Ranked explanations of a file's keys."""
-    return identify(grouped.groups(), grouped.count, file.metadata)
+    return identify(grouped.groups(), grouped.size, file.metadata)
 
 
 def _chosen(found: Identification, architecture_id: str | None, grouped: Grouped) -> Candidate | None:
@@ -64,7 +67,9 @@ def _chosen(found: Identification, architecture_id: str | None, grouped: Grouped
     if 2 * len(explained) < len(groups):
         return None
     modules = {base: meaning.module for base, meaning in explained.items()}
-    return Candidate(id, architecture_id, len(explained) / len(groups), 0.0, False, (), modules)
+    return Candidate(
+        id, architecture_id, len(explained) / len(groups), 0.0, malformed=False, evidence=(), modules=modules
+    )
 
 
 class _Decoded(NamedTuple):
@@ -72,10 +77,11 @@ class _Decoded(NamedTuple):
 
     meanings: Mapping[str, Base]
     mixed: tuple[str, ...]
+    misfits: tuple[ModuleRef, ...]
 
 
 def _decode_bases(target: Architecture, grouped: Grouped, best: Candidate) -> _Decoded:
-    """The best dialect first; groups it leaves are offered to the others, and the mixture is reported."""
+    """The best dialect first, then the others, then the best again by name alone; what happened is reported."""
     groups = grouped.groups()
     meanings = explain(target, dialect(best.dialect), groups)
     mixed = []
@@ -85,7 +91,9 @@ def _decode_bases(target: Architecture, grouped: Grouped, best: Candidate) -> _D
             more = explain(target, spoken, rest)
             meanings |= more
             mixed += [spoken.id] * bool(more)
-    return _Decoded(meanings, tuple(mixed))
+    rest = [group._replace(extent=Extent()) for group in groups if group.base not in meanings]
+    misnamed = explain(target, dialect(best.dialect), rest)
+    return _Decoded({**meanings, **misnamed}, tuple(mixed), tuple(base.module for base in misnamed.values()))
 
 
 def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: Identification) -> Adapter:
@@ -109,7 +117,11 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
                 continue
             layer[ROLE_OF[suffix]] = tensor
             bases.setdefault(meaning.module, base)
-    scales = recorded_scales(target, file.metadata, tensors) if best.dialect in {"diffusers", "peft", "diffusers-old"} else {}
+    scales = (
+        recorded_scales(target, file.metadata, tensors)
+        if best.dialect in {"diffusers", "peft", "diffusers-old"}
+        else {}
+    )
     return Adapter(
         architecture=target,
         layers={module: Layer(rows, bases[module], scales.get(module)) for module, rows in tensors.items()},
@@ -118,6 +130,7 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
         dialect=best.dialect,
         malformed=any(meaning.spelling.malformed for meaning in decoded.meanings.values()),
         mixed=decoded.mixed,
+        misfits=decoded.misfits,
         duplicates=tuple(duplicates),
         identification=found,
     )

@@ -8,10 +8,9 @@ the metadata (`hubtool.fused`), so that an absent part stays absent on the way b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from hubtool.adapters.adapter import Adapter
 from hubtool.adapters.blocks import (
     block_diagonal,
     columns,
@@ -26,8 +25,13 @@ from hubtool.adapters.scaling import is_power_of_two, multiplied
 from hubtool.errors import NotRepresentable
 from hubtool.formats.tensor import LazyTensor, scalar_tensor
 from hubtool.naming.address import Component, ModuleRef, Role
-from hubtool.naming.architecture import Architecture, Fused
 from hubtool.naming.dialect import dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubtool.adapters.adapter import Adapter
+    from hubtool.naming.architecture import Architecture, Fused
 
 RECORD_KEY = "hubtool.fused"
 _SHARED = "shared"
@@ -107,7 +111,9 @@ def _check_rows(layer: Layer, rows: int) -> None:
     for role, tensor in layer.tensors.items():
         if role is Role.MAGNITUDE and (tensor.shape[0] != rows or len(tensor.shape) > 2):
             message = f"{layer.base} has a DoRA magnitude per input column, which its parts cannot share."
-            raise NotRepresentable(layer.base, message, hint="Keep it in a dialect with fused modules (kohya, comfyui).")
+            raise NotRepresentable(
+                layer.base, message, hint="Keep it in a dialect with fused modules (kohya, comfyui)."
+            )
         if role in _BY_ROW and tensor.shape[0] != rows:
             message = f"{layer.base}: {role.value} has {tensor.shape[0]} rows, the parts need {rows}."
             raise NotRepresentable(layer.base, message)
@@ -232,7 +238,8 @@ def _join_lora(name: str, fused: Fused, parts: Mapping[str, Layer]) -> _Joined:
     if shared and len(present) == len(layers):
         ups = [layer.tensors[Role.UP] for layer in present]
         tensors = {**present[0].tensors, Role.UP: stacked(ups)}
-        return _Joined(_with_magnitude(Layer(tensors, name), layers), _SHARED, 0.0)
+        joined = Layer(tensors, name, recorded_scale=present[0].recorded_scale)
+        return _Joined(_with_magnitude(joined, layers), _SHARED, 0.0)
     rounding = 0.0
     if len(scales) > 1:
         present, rounding = _scales_folded(present)
@@ -253,7 +260,9 @@ def _check_joinable(name: str, parts: Mapping[str, Layer]) -> None:
     dtypes = {(layer.tensors[Role.UP].dtype, layer.tensors[Role.DOWN].dtype) for layer in parts.values()}
     roles = {role for layer in parts.values() for role in layer.tensors}
     if len(dtypes) > 1:
-        raise NotRepresentable(name, f"The parts of {name} have different dtypes.", hint="Use `--dtype` to make them one.")
+        raise NotRepresentable(
+            name, f"The parts of {name} have different dtypes.", hint="Use `--dtype` to make them one."
+        )
     strange = roles - {Role.UP, Role.DOWN, Role.ALPHA, Role.MAGNITUDE}
     if strange:
         words = ", ".join(sorted(role.value for role in strange))
@@ -269,7 +278,7 @@ def _scales_folded(present: Sequence[Layer]) -> tuple[list[Layer], float]:
     """Each part's scale multiplied into its `up`, because one alpha cannot say several."""
     folded, rounding = [], 0.0
     for layer in present:
-        tensors = {role: tensor for role, tensor in layer.tensors.items() if role is not Role.ALPHA}
+        tensors = layer.without(Role.ALPHA)
         up = tensors[Role.UP]
         tensors[Role.UP] = multiplied(up, layer.scale)
         rounding = max(rounding, 0.0 if is_power_of_two(layer.scale) else 2.0**-11)

@@ -27,7 +27,7 @@ class Grouped(NamedTuple):
         return [Group(base, frozenset(rows), layer_of(base, rows).extent) for base, rows in self.tensors.items()]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of tensors that may belong to an adapter."""
         return len(self.keys)
 

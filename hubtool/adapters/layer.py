@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape
 from hubtool.errors import IncompleteModule
-from hubtool.formats.tensor import LazyTensor
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -18,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+
+    from hubtool.adapters.parametrizations.base import Parametrization, Shape
+    from hubtool.formats.tensor import LazyTensor
 
 #: A module's family is the first of these that recognises its tensors (a LoRA with a bias difference is a LoRA).
 _PRECEDENCE = ("lora", "loha", "lokr", "glora", "boft", "oft", "ia3", "full", "norm")
@@ -91,7 +92,11 @@ class Layer:
             found.append("dora")
         if not self.tensors.keys().isdisjoint({Role.MID, Role.HADA_T1, Role.LOKR_T2}):
             found.append("tucker")
-        if kind and kind.id not in {"full", "norm"} and not self.tensors.keys().isdisjoint({Role.UP_BIAS, Role.DIFF_BIAS}):
+        if (
+            kind
+            and kind.id not in {"full", "norm"}
+            and not self.tensors.keys().isdisjoint({Role.UP_BIAS, Role.DIFF_BIAS})
+        ):
             found.append("bias")
         return tuple(found)
 
@@ -118,6 +123,10 @@ class Layer:
             names = ", ".join(str(getattr(role, "value", role)) for role in lacking)
             raise IncompleteModule(self.base, f"{self.base} lacks {names}.")
         return kind.delta(self, shape)
+
+    def without(self, *roles: Role) -> dict[Role, LazyTensor]:
+        """Its tensors but those of the roles named."""
+        return {role: tensor for role, tensor in self.tensors.items() if role not in roles}
 
     def having(self, tensors: Mapping[Role, LazyTensor]) -> Layer:
         """The same layer with other tensors."""

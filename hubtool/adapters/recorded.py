@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from hubtool.formats.tensor import LazyTensor, Shape
 from hubtool.naming.address import Component, ModuleRef, Role
 
 if TYPE_CHECKING:
+    from hubtool.formats.tensor import LazyTensor, Shape
     from hubtool.naming.architecture import Architecture
 
 PEFT_KEY = "lora_adapter_metadata"
@@ -38,7 +38,7 @@ class OriginalAlpha(NamedTuple):
 
 
 def component_name(target: Architecture, component: Component) -> str:
-    """diffusers' name of a component: unet, transformer, text_encoder …"""
+    """What diffusers calls a component: unet, transformer, text_encoder and so on."""
     return target.denoiser if component is Component.DENOISER else target.encoders[component].diffusers
 
 
@@ -118,7 +118,9 @@ def record_alphas(originals: Mapping[ModuleRef, OriginalAlpha | None]) -> str:
     return json.dumps(rows, separators=(",", ":"))
 
 
-def recall_alphas(metadata: Mapping[str, str], modules: Mapping[ModuleRef, object]) -> dict[ModuleRef, OriginalAlpha | None]:
+def recall_alphas(
+    metadata: Mapping[str, str], modules: Mapping[ModuleRef, object]
+) -> dict[ModuleRef, OriginalAlpha | None]:
     """What `record_alphas` wrote, for the modules at hand; empty if there is no readable record."""
     rows = _json_rows(metadata.get(OURS_KEY, ""))
     named = {name: _original(row) for row in rows for name in _names(row)}

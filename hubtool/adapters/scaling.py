@@ -7,12 +7,9 @@ else is recorded in `lora_adapter_metadata`, which diffusers honours. The origin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from hubtool.adapters.adapter import Adapter
-from hubtool.adapters.layer import Layer
 from hubtool.adapters.recorded import (
     OURS_KEY,
     PEFT_KEY,
@@ -26,8 +23,17 @@ from hubtool.formats.tensor import LazyTensor, scalar_tensor
 from hubtool.naming.address import ModuleRef, Role
 from hubtool.naming.dialect import dialect
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hubtool.adapters.adapter import Adapter
+    from hubtool.adapters.layer import Layer
+
 AlphaMode = Literal["auto", "keep", "fold", "record"]
 AlphaOutcome = Literal["kept", "folded", "recorded"]
+
+#: Relative error of storing a product once, per dtype: half of the machine epsilon.
+ROUNDING: Mapping[str, float] = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 
 #: The factor that a scale is multiplied into; the change is linear in it. The first that is there.
 _FOLD_INTO: Mapping[str, tuple[Role, ...]] = {
@@ -38,33 +44,45 @@ _FOLD_INTO: Mapping[str, tuple[Role, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
-    """An adapter whose scales the target dialect can say, and how that was done."""
+class AlphaPlan:
+    """How the scales of an adapter will be said in a dialect; made before modules are split, carried out after."""
 
-    adapter: Adapter
-    alpha: AlphaOutcome
-    inexact: Mapping[ModuleRef, float]  # relative rounding of each module that was not exact
+    outcome: AlphaOutcome
+    originals: Mapping[ModuleRef, OriginalAlpha | None]  # of the modules as the source has them
+    inexact: Mapping[ModuleRef, float]  # relative rounding of each module that folding rounds
 
 
-def settle_alphas(adapter: Adapter, dialect_id: str, mode: AlphaMode = "auto") -> Scaled:
-    """Bring every module's scale into a form that the dialect has.
+def plan_alphas(adapter: Adapter, dialect_id: str, mode: AlphaMode = "auto") -> AlphaPlan:
+    """Decide where every module's scale goes.
 
     Raises:
         NotRepresentable: `mode` asks for what the dialect cannot say.
-        MissingExtra: folding needs torch.
+        MissingExtra: finding out whether folding is exact needs torch.
     """
     if dialect(dialect_id).says(Role.ALPHA):
-        return Scaled(_with_alpha_tensors(adapter), "kept", {})
+        return AlphaPlan("kept", {}, {})
     if mode == "keep":
         hint = "Use `--alpha fold` or `--alpha record`."
         raise NotRepresentable("", f"The {dialect_id} dialect has no alpha tensors.", hint=hint)
-    return _without_alpha_tensors(adapter, mode)
+    outcome = _outcome(adapter, mode)
+    originals = {module: _original(layer) for module, layer in adapter.layers.items()}
+    inexact: dict[ModuleRef, float] = {}
+    for module, layer in adapter.layers.items():
+        original, role = originals[module], _factor(layer)
+        if outcome != "folded" or layer.scale == 1 or role is None:
+            continue
+        if mode == "auto" or _folds_exactly(layer.tensors[role], layer.scale):
+            originals[module] = original and original._replace(folded=layer.scale)
+        else:
+            inexact[module] = _rounding(layer.tensors[role].dtype)
+    return AlphaPlan(outcome, originals, inexact)
 
 
 # ---------------------------------------------------------------- towards a dialect with alpha
 
 
-def _with_alpha_tensors(adapter: Adapter) -> Adapter:
+def with_alpha_tensors(adapter: Adapter) -> Adapter:
+    """For a dialect that has alpha: what an earlier conversion folded or recorded becomes tensors again."""
     originals = recall_alphas(adapter.metadata, adapter.layers)
     layers = {
         module: _restored(layer, originals[module]) if originals.get(module) else _stated(layer)
@@ -75,9 +93,15 @@ def _with_alpha_tensors(adapter: Adapter) -> Adapter:
 
 
 def _restored(layer: Layer, original: OriginalAlpha | None) -> Layer:
-    """The alpha tensor of the file this one was made from, and the factor as it was before folding."""
+    """The alpha tensor of the file this one was made from, and the factor as it was before folding.
+
+    Only if that gives the scale that is in force now: somebody may have changed ranks meanwhile.
+    """
     if original is None or Role.ALPHA in layer.tensors:
         return layer
+    rank, now = layer.rank, original.folded * layer.scale
+    if rank and original.alpha / rank != now:
+        return _stated(layer)
     tensors = dict(layer.tensors)
     role = _factor(layer)
     if original.folded != 1 and role is not None:
@@ -96,42 +120,39 @@ def _stated(layer: Layer) -> Layer:
 # ---------------------------------------------------------------- towards a dialect without
 
 
-def _without_alpha_tensors(adapter: Adapter, mode: AlphaMode) -> Scaled:
-    scales = {module: layer.scale for module, layer in adapter.layers.items()}
-    outcome = _outcome(adapter, scales, mode)
+def without_alpha_tensors(adapter: Adapter, plan: AlphaPlan) -> Adapter:
+    """For a dialect that has no alpha: carry out the plan on modules that are already as the dialect has them.
+
+    Raises:
+        NotRepresentable: a scale can neither be folded nor recorded.
+    """
     layers: dict[ModuleRef, Layer] = {}
-    originals = {module: _original(layer) for module, layer in adapter.layers.items()}
-    inexact: dict[ModuleRef, float] = {}
     for module, layer in adapter.layers.items():
-        tensors = {role: t for role, t in layer.tensors.items() if role not in {Role.ALPHA, Role.SCALE}}
-        role = _factor(layer)
-        if outcome == "folded" and scales[module] != 1 and role is not None:
-            original = originals[module]
-            if _folds_exactly(tensors[role], scales[module]):
-                originals[module] = original and original._replace(folded=scales[module])
-            else:
-                inexact[module] = _rounding(tensors[role].dtype)
-            tensors[role] = multiplied(tensors[role], scales[module])
+        tensors, role = layer.without(Role.ALPHA, Role.SCALE), _factor(layer)
+        if plan.outcome == "folded" and layer.scale != 1:
+            if role is None:
+                raise NotRepresentable(module.path, f"The scale of {module.path} cannot be folded into its tensors.")
+            tensors[role] = multiplied(tensors[role], layer.scale)
         layers[module] = replace(layer.having(tensors), recorded_scale=None)
-    metadata = {key: text for key, text in adapter.metadata.items() if key != PEFT_KEY}
-    if outcome == "recorded":
-        metadata[PEFT_KEY] = _peft(adapter, scales)
-    if any(originals.values()):
-        metadata[OURS_KEY] = record_alphas(originals)
-    return Scaled(replace(adapter, layers=layers, metadata=metadata), outcome, inexact)
+    metadata = {key: text for key, text in adapter.metadata.items() if key not in {PEFT_KEY, OURS_KEY}}
+    if plan.outcome == "recorded":
+        metadata[PEFT_KEY] = _peft(adapter)
+    if any(plan.originals.values()):
+        metadata[OURS_KEY] = record_alphas(plan.originals)
+    return replace(adapter, layers=layers, metadata=metadata)
 
 
-def _outcome(adapter: Adapter, scales: Mapping[ModuleRef, float], mode: AlphaMode) -> AlphaOutcome:
+def _outcome(adapter: Adapter, mode: AlphaMode) -> AlphaOutcome:
     if mode in {"fold", "record"}:
         return "folded" if mode == "fold" else "recorded"
-    for module, layer in adapter.layers.items():
+    for layer in adapter.layers.values():
         role = _factor(layer)
-        if scales[module] != 1 and (role is None or not _folds_exactly(layer.tensors[role], scales[module])):
+        if layer.scale != 1 and (role is None or not _folds_exactly(layer.tensors[role], layer.scale)):
             return "recorded"
     return "folded"
 
 
-def _peft(adapter: Adapter, scales: Mapping[ModuleRef, float]) -> str:
+def _peft(adapter: Adapter) -> str:
     """diffusers' record of the scales.
 
     Raises:
@@ -141,12 +162,13 @@ def _peft(adapter: Adapter, scales: Mapping[ModuleRef, float]) -> str:
     for module, layer in adapter.layers.items():
         kind, rank = layer.parametrization, layer.rank
         if kind is None or kind.id != "lora" or not rank:
-            if scales[module] != 1:
+            if layer.scale != 1:
                 message = f"The scale of {module.path} cannot be recorded: it is no LoRA."
                 raise NotRepresentable(module.path, message, hint="Use `--alpha fold`.")
             continue
         ranks[module] = rank
-    return peft_record(adapter.architecture, ranks, {module: scales[module] * rank for module, rank in ranks.items()})
+    alphas = {module: adapter.layers[module].scale * rank for module, rank in ranks.items()}
+    return peft_record(adapter.architecture, ranks, alphas)
 
 
 def _original(layer: Layer) -> OriginalAlpha | None:
@@ -205,5 +227,5 @@ def multiplied(tensor: LazyTensor, factor: float) -> LazyTensor:
 
 
 def _rounding(dtype: str) -> float:
-    """Relative rounding of one operation in a dtype: half of its machine epsilon."""
-    return {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}.get(dtype, 2.0**-4)
+    """Relative error of storing a product once: half of the dtype's machine epsilon."""
+    return ROUNDING.get(dtype, 2.0**-4)

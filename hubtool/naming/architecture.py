@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import tomli
 
 from hubtool.errors import UnknownArchitecture
 from hubtool.naming.address import Component, ModuleRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 Shape = tuple[int, ...]
 _BRACES = re.compile(r"\{([0-9.,]+)\}")
@@ -107,7 +110,7 @@ def architecture_ids() -> tuple[str, ...]:
     return tuple(sorted(entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
-@lru_cache(maxsize=None)
+@cache
 def architecture(id: str) -> Architecture:
     """The architecture with this id.
 
@@ -126,7 +129,7 @@ def _read(folder: str, name: str) -> dict[str, object]:
     return tomli.loads(resources.files("hubtool.naming").joinpath(folder, f"{name}.toml").read_text("utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _encoder_modules(name: str) -> Mapping[str, Shape]:
     modules, _ = _module_rows(_read("encoders", name)["modules"])
     return modules
@@ -194,7 +197,7 @@ def _encoder(component: Component, row: dict[str, object]) -> TextEncoder:
     )
 
 
-def _list(value: object) -> list[list[object]] | list[list[str]] | list[list[list[str]]]:
+def _list(value: object) -> list[list[Any]]:  # rows of our own data files; a test reads them all
     if not isinstance(value, list):
         raise TypeError(f"not a list of rows: {value!r}")
     return value

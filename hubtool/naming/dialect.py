@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.errors import NotRepresentable, UnknownDialect
 from hubtool.naming.address import Address, Component, ModuleRef, Role
-from hubtool.naming.architecture import Architecture, TextEncoder
-from hubtool.naming.suffixes import Suffixes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from hubtool.naming.architecture import Architecture, TextEncoder
+    from hubtool.naming.suffixes import Suffixes
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """One consistent way to glue keys together; a dialect writes its first and reads them all.
+    """One consistent way to glue keys together; a dialect writes the first that speaks of a component, and reads them all.
 
     Prefix templates may name `{denoiser}` (unet, transformer) or, for text encoders, `{kohya}`, `{diffusers}`,
     `{comfyui}` and `{onetrainer}` as the architecture has them.
@@ -87,17 +90,15 @@ class Dialect:
 
     def suffix(self, address: Address) -> str:
         """The suffix written for an address's role (see `encode`)."""
-        for spelling in self.spellings:
-            if address.role in spelling.suffixes and _speaks(spelling, address.component):
-                return spelling.suffixes[address.role][0]
+        spelling = next((s for s in self.spellings if _speaks(s, address.component)), None)
+        if spelling and address.role in spelling.suffixes:
+            return spelling.suffixes[address.role][0]
         raise NotRepresentable(address.module, f"The {self.id} dialect cannot say {address.role.value}.")
 
     def says(self, role: Role, component: Component = Component.DENOISER) -> bool:
         """Whether a tensor of this role can be written."""
-        return any(role in spelling.suffixes and _speaks(spelling, component) for spelling in self._own())
-
-    def _own(self) -> tuple[Spelling, ...]:
-        return tuple(spelling for spelling in self.spellings if not spelling.malformed)
+        spelling = next((s for s in self.spellings if _speaks(s, component)), None)
+        return spelling is not None and role in spelling.suffixes
 
     def bases(self, architecture: Architecture) -> Mapping[str, tuple[Base, ...]]:
         """Everything that can stand before a suffix; more than one meaning only where spellings differ in suffixes."""
@@ -166,10 +167,12 @@ def _written(dialect_id: str, architecture_id: str) -> Mapping[ModuleRef, str]:
     from hubtool.naming.architecture import architecture as load  # noqa: PLC0415  # the cache is keyed by ids
 
     found: dict[ModuleRef, str] = {}
-    for spelling in dialect(dialect_id).spellings:
-        if not spelling.malformed and spelling.respell is None:
-            for module, ways in _spell(spelling, load(architecture_id)):
-                found.setdefault(module, ways[0])
+    spoken = dialect(dialect_id)
+    for component in (Component.DENOISER, Component.CLIP_L):
+        spelling = next((s for s in spoken.spellings if _speaks(s, component)), None)
+        for module, ways in _spell(spelling, load(architecture_id)) if spelling else ():
+            if (module.component is Component.DENOISER) == (component is Component.DENOISER):
+                found[module] = ways[0]
     return MappingProxyType(found)
 
 

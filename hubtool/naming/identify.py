@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -80,20 +80,32 @@ class Identification:
 def identify(groups: Sequence[Group], tensors: int, metadata: Mapping[str, str]) -> Identification:
     """Rank every (dialect, architecture) that explains at least half of `tensors`.
 
-    Only those that tie with the best in coverage and fill are kept, plus nothing else.
+    Only those that tie with the best in coverage and fill are kept. Where names fit and no shape does, names alone decide
+    and the evidence says so.
     """
+    found = _explanations(groups, tensors, metadata)
+    if not found:
+        nameless = [group._replace(extent=Extent()) for group in groups]
+        found = _explanations(nameless, tensors, metadata, "names fit, shapes do not")
+    if not found:
+        return Identification(())
+    found.sort(key=lambda pair: _order(*pair))
+    best = found[0][0]
+    ties = [pair for pair in found if (pair[0].coverage, pair[0].fill) == (best.coverage, best.fill)]
+    return Identification(tuple(_with_evidence(*pair) for pair in ties))
+
+
+def _explanations(
+    groups: Sequence[Group], tensors: int, metadata: Mapping[str, str], remark: str = ""
+) -> list[tuple[Candidate, str]]:
+    """Each architecture's best explanation that covers half, with the metadata entry that speaks for it."""
     found = []
     for id in architecture_ids():
         explained = _best_dialect(architecture(id), groups, tensors)
         if explained is not None and explained.coverage >= _HALF:
-            hint = _metadata_hint(architecture(id), metadata)
-            found.append((explained, hint))
-    found.sort(key=lambda pair: _order(*pair))
-    if not found:
-        return Identification(())
-    best = found[0][0]
-    ties = [pair for pair in found if (pair[0].coverage, pair[0].fill) == (best.coverage, best.fill)]
-    return Identification(tuple(_with_evidence(*pair) for pair in ties))
+            remarked = replace(explained, evidence=(remark,) if remark else ())
+            found.append((remarked, _metadata_hint(architecture(id), metadata)))
+    return found
 
 
 def explain(target: Architecture, spoken: Dialect, groups: Iterable[Group]) -> dict[str, Base]:
@@ -212,12 +224,4 @@ def _with_evidence(candidate: Candidate, hint: str) -> Candidate:
     evidence.append(f"{candidate.fill:.0%} of the touched families present")
     if hint:
         evidence.append(f"metadata: {hint}")
-    return Candidate(
-        candidate.dialect,
-        candidate.architecture,
-        candidate.coverage,
-        candidate.fill,
-        candidate.malformed,
-        tuple(evidence),
-        candidate.modules,
-    )
+    return replace(candidate, evidence=(*candidate.evidence, *evidence))

@@ -110,6 +110,13 @@ DIFFUSERS_LINEAR_LAYER: Mapping[Role, Suffixes] = {
 #: diffusers up to 0.19: the module path itself ends in `_lora`.
 PLAIN: Mapping[Role, Suffixes] = {Role.DOWN: (".down.weight",), Role.UP: (".up.weight",)}
 
+
+def joined(*tables: Mapping[Role, Suffixes]) -> Mapping[Role, Suffixes]:
+    """One table that reads what any of them reads and writes what the first writes."""
+    roles = dict.fromkeys(role for table in tables for role in table)
+    return {role: tuple(dict.fromkeys(s for table in tables for s in table.get(role, ()))) for role in roles}
+
+
 _TABLES = (KOHYA, COMFYUI, PEFT, PEFT_NAMED, DIFFUSERS_LORA, DIFFUSERS_LINEAR_LAYER, PLAIN)
 _KNOWN = frozenset(suffix for table in _TABLES for row in table.values() for suffix in row)
 _LONGEST = max(suffix.count(".") for suffix in _KNOWN)

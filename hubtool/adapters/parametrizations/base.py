@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from hubtool.errors import NotRepresentable
 from hubtool.naming.address import Role
-from hubtool.naming.identify import Extent
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hubtool.naming.identify import Extent
 
 Shape = tuple[int, ...]
 Shapes = Mapping[Role, Shape]
@@ -62,5 +63,5 @@ def absent(shapes: Shapes, *needed: Role) -> tuple[Role, ...]:
 
 
 def needs_arithmetic(id: str) -> NotRepresentable:
-    """The error of a family whose change cannot be computed here."""
-    return NotRepresentable("", f"The weight change of {id} cannot be computed yet.")
+    """The error of a family whose change is a function of the base weight."""
+    return NotRepresentable("", f"The change that {id} makes depends on the base weight.")

@@ -32,6 +32,7 @@ class BOFT:
     def rank(self, shapes: Shapes) -> int | None:
         """Alpha is a constraint here, not divided by anything."""
         del shapes
+        return None
 
     def extent(self, shapes: Shapes) -> Extent:
         """Blocks times block side."""
@@ -40,6 +41,7 @@ class BOFT:
 
     def delta(self, values: Values, shape: Shape) -> Tensor:
         """Needs the base weight."""
+        del values, shape
         raise needs_arithmetic(self.id)
 
 

@@ -31,6 +31,7 @@ class Full:
     def rank(self, shapes: Shapes) -> int | None:
         """There is no alpha."""
         del shapes
+        return None
 
     def extent(self, shapes: Shapes) -> Extent:
         """The difference has the weight's shape."""

@@ -34,6 +34,7 @@ class IA3:
     def rank(self, shapes: Shapes) -> int | None:
         """There is no alpha."""
         del shapes
+        return None
 
     def extent(self, shapes: Shapes) -> Extent:
         """As many factors as the weight has rows or columns."""
@@ -42,6 +43,7 @@ class IA3:
 
     def delta(self, values: Values, shape: Shape) -> Tensor:
         """Needs the base weight."""
+        del values, shape
         raise needs_arithmetic(self.id)
 
 

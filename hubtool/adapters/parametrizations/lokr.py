@@ -9,12 +9,13 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values
 
 _W1 = (Role.LOKR_W1_A, Role.LOKR_W1_B)
 _W2 = (Role.LOKR_W2_A, Role.LOKR_W2_B)

@@ -24,7 +24,9 @@ class LoRA:
     roles = frozenset({Role.DOWN, Role.UP, Role.MID, Role.EMBEDDING_DOWN, Role.EMBEDDING_UP, Role.UP_BIAS})
 
     def recognises(self, shapes: Shapes) -> bool:
-        """Any of its factors."""
+        """Any of its factors, or a DoRA magnitude with nothing else to belong to."""
+        if Role.MAGNITUDE in shapes and shapes.keys() <= {Role.MAGNITUDE, Role.ALPHA}:
+            return True
         return not shapes.keys().isdisjoint({Role.DOWN, Role.UP, Role.MID, Role.EMBEDDING_DOWN, Role.EMBEDDING_UP})
 
     def missing(self, shapes: Shapes) -> tuple[Role, ...]:

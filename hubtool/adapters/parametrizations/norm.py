@@ -29,6 +29,7 @@ class Norm:
     def rank(self, shapes: Shapes) -> int | None:
         """There is no alpha."""
         del shapes
+        return None
 
     def extent(self, shapes: Shapes) -> Extent:
         """As many features as the norm has."""

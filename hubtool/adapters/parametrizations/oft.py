@@ -35,6 +35,7 @@ class OFT:
     def rank(self, shapes: Shapes) -> int | None:
         """Alpha is a constraint here, not divided by anything."""
         del shapes
+        return None
 
     def extent(self, shapes: Shapes) -> Extent:
         """Blocks times block side."""
@@ -43,6 +44,7 @@ class OFT:
 
     def delta(self, values: Values, shape: Shape) -> Tensor:
         """Needs the base weight."""
+        del values, shape
         raise needs_arithmetic(self.id)
 
 

@@ -4,9 +4,9 @@ There is no alpha tensor; the header's `lora_adapter_metadata` may hold rank and
 """
 
 from hubtool.naming.dialect import Dialect, Spelling
-from hubtool.naming.suffixes import LYCORIS, PEFT
+from hubtool.naming.suffixes import LYCORIS, PEFT, joined
 
-_READ = {**LYCORIS, **PEFT}
+_READ = joined(PEFT, LYCORIS)
 
 DIALECT = Dialect(
     id="diffusers",

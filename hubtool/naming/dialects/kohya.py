@@ -5,9 +5,9 @@ LyCORIS writes its own suffixes after the same prefixes.
 """
 
 from hubtool.naming.dialect import Dialect, Spelling
-from hubtool.naming.suffixes import KOHYA, PEFT
+from hubtool.naming.suffixes import KOHYA, PEFT, joined
 
-_HYBRID = {**PEFT, **KOHYA}
+_HYBRID = joined(KOHYA, PEFT)
 
 DIALECT = Dialect(
     id="kohya",

@@ -5,11 +5,11 @@ A raw `state_dict()` keeps the adapter's name (`lora_A.default.weight`); some to
 """
 
 from hubtool.naming.dialect import Dialect, Spelling
-from hubtool.naming.suffixes import PEFT, PEFT_NAMED
+from hubtool.naming.suffixes import PEFT, PEFT_NAMED, joined
 
 _DENOISER = ("base_model.model.", "{denoiser}.base_model.model.")
 _ENCODER = ("{diffusers}.base_model.model.",)
-_BOTH = {role: (*PEFT.get(role, ()), *PEFT_NAMED.get(role, ())) for role in {**PEFT, **PEFT_NAMED}}
+_BOTH = joined(PEFT, PEFT_NAMED)
 
 DIALECT = Dialect(
     id="peft",

@@ -1,0 +1,54 @@
+"""What `convert` and `normalize` share: options, output names, the text of a result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hubtool.errors import UsageProblem
+from hubtool.operations.convert import ConvertOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hubtool.cli._output import Row
+
+
+def convert_options(options: Mapping[str, object], dtypes: Mapping[str, str]) -> ConvertOptions:
+    """The operation's options from the command's."""
+    given = dict(options)
+    dtype = given.pop("dtype", None)
+    return ConvertOptions(**given, dtype=dtypes[str(dtype)] if dtype else None)  # type: ignore[arg-type]  # click checked each
+
+
+def output_for(path: Path, to: str, output: Path | None, *, several: bool) -> Path:
+    """Where one input goes: the file named, or a name of its own in the folder named, or beside the input."""
+    name = f"{path.stem}.{to}.safetensors"
+    if output is None:
+        return path.with_name(name)
+    if output.is_dir() or str(output).endswith("/"):
+        return output / name
+    if several:
+        raise UsageProblem(
+            f"Several inputs need a folder, and {output} is none.", hint=f"Create it, or write `-o {output}/`."
+        )
+    return output
+
+
+def conversion_text(row: Row) -> str:
+    """One conversion in a line or two."""
+    lines = [
+        f"{row['output']}",
+        f"  {row['architecture']}, {row['modules']} modules, {row['from']} → {row['to']}, alpha {row['alpha']}",
+    ]
+    if row["fused"] or row["split"]:
+        lines.append(f"  {row['split']} fused modules split, {row['fused']} joined")
+    lossy, leftovers = row["lossy"], row["leftovers"]
+    if isinstance(lossy, list) and lossy:
+        worst = max(float(loss["error"]) for loss in lossy)
+        lines.append(f"  {len(lossy)} modules rounded, relative error at most {worst:.1e}")
+    else:
+        lines.append("  exact")
+    if isinstance(leftovers, list) and leftovers:
+        lines.append(f"  {len(leftovers)} tensors were not understood and were copied as they are")
+    return "\n".join(lines)

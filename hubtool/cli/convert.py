@@ -1,0 +1,52 @@
+"""`hubtool convert`: rewrite adapters in another dialect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hubtool.cli._context import HubtoolCommand
+from hubtool.cli._options import dry_run_option, files_argument, force_option, output_option
+from hubtool.cli._output import Row, answer_each, row_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32", "f16": "F16", "f32": "F32", "fp64": "F64"}
+
+
+@click.command(cls=HubtoolCommand)
+@files_argument
+@click.option(
+    "--to", "to", required=True, metavar="DIALECT", help="kohya, diffusers, comfyui, peft or another dialect."
+)
+@output_option
+@click.option("--dtype", type=click.Choice(sorted(DTYPES)), help="Store the weights in this dtype.")
+@click.option("--architecture", metavar="A", help="Read the keys as this architecture's.")
+@click.option(
+    "--parametrization", type=click.Choice(["lora"]), help="Allow rewriting as plain LoRA what the dialect cannot say."
+)
+@click.option("--alpha", type=click.Choice(["auto", "keep", "fold", "record"]), default="auto", show_default=True,
+              help="Where scales go if the dialect has no alpha: into the weights or into the metadata.")  # fmt: skip
+@click.option("--hashes", is_flag=True, help="State the output's SHA-256.")
+@click.option("--strict", is_flag=True, help="Refuse files with tensors that are not understood.")
+@force_option
+@dry_run_option
+def command(files: tuple[Path, ...], to: str, output: Path | None, **options: object) -> None:
+    """Rewrite adapters in another dialect, losslessly or saying what is lost.
+
+    \b
+    hubtool convert style.safetensors --to comfyui
+    hubtool convert style.safetensors --to diffusers -o converted/
+    hubtool convert *.safetensors --to kohya -o kohya/ --dtype fp16
+    """
+    from hubtool.cli._conversion import conversion_text, convert_options, output_for
+    from hubtool.operations.convert import convert
+
+    wanted = convert_options(options, DTYPES)
+
+    def work(path: Path) -> Row:
+        return row_of(convert(path, to, output_for(path, to, output, several=len(files) > 1), wanted))
+
+    answer_each(files, work, conversion_text, name="input")

@@ -1,0 +1,195 @@
+"""Rewrite an adapter in another dialect: read into the neutral form, fit modules and alphas, write.
+
+A pure rename streams byte ranges and imports no torch; what cannot be said in the target dialect is refused unless a lossy
+way is asked for, and the result says what happened to every tensor.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubtool.adapters.codec import decode, encode
+from hubtool.adapters.fusion import fit
+from hubtool.adapters.rewriting import fold_tucker, magnitudes_for, recast
+from hubtool.adapters.scaling import (
+    AlphaMode,
+    AlphaOutcome,
+    plan_alphas,
+    with_alpha_tensors,
+    without_alpha_tensors,
+)
+from hubtool.errors import AmbiguousArchitecture, NotRepresentable, UsageProblem
+from hubtool.formats.atomic import atomic_output
+from hubtool.formats.hashing import hash_file
+from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
+from hubtool.formats.tensor import FileBytes
+from hubtool.naming.dialect import dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hubtool.adapters.adapter import Adapter
+    from hubtool.formats.tensor import LazyTensor
+    from hubtool.naming.address import ModuleRef
+
+#: Metadata that states a hash of the tensor bytes; true of the output only if its bytes are the input's.
+_BODY_HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """How to convert; the defaults lose nothing."""
+
+    architecture: str | None = None  # overrides what identification says
+    alpha: AlphaMode = "auto"
+    dtype: str | None = None  # safetensors name such as "F16"
+    parametrization: str | None = None  # "lora": allow folding what the dialect cannot say into plain LoRA
+    strict: bool = False  # refuse files with tensors that were not understood
+    hashes: bool = False
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A module that is not bit-exact, and the relative error of its change."""
+
+    module: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion did; the fields are the contract's."""
+
+    input: Path
+    output: Path
+    from_: str
+    to: str
+    architecture: str
+    modules: int
+    exact: bool  # every module's change is the same number for number, up to the exactness of the scale
+    lossy: tuple[Loss, ...]
+    dropped: tuple[str, ...]
+    fused: int
+    split: int
+    alpha: AlphaOutcome
+    sha256: str | None
+    leftovers: tuple[str, ...]  # tensors not understood, copied under their own names
+    malformed: bool
+
+
+def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = None) -> Conversion:
+    """Rewrite the adapter at `path` in dialect `to`.
+
+    Raises:
+        FileProblem, NotAnAdapter, UnknownArchitecture: the input cannot be read as an adapter.
+        AmbiguousArchitecture: several architectures fit and they would be spelt differently.
+        NotRepresentable: the dialect cannot say what the adapter holds; nothing was written.
+        OutputExists, DiskFull, StorageProblem: from the disk.
+    """
+    options = options or ConvertOptions()
+    dialect(to)
+    file = read_safetensors(path)
+    source = decode(file, architecture_id=options.architecture)
+    _check(source, to, options)
+    plan = _plan(source, to, options)
+    tensors = encode(plan.adapter, to)
+    metadata = _metadata(plan.adapter.metadata, file, tensors)
+    sha256 = None
+    if not options.dry_run:
+        with atomic_output(output, force=options.force) as out:
+            write_safetensors(out, tensors, metadata)
+        sha256 = hash_file(output).sha256 if options.hashes else None
+    return Conversion(
+        input=path,
+        output=output,
+        from_=source.dialect,
+        to=to,
+        architecture=source.architecture.id,
+        modules=len(plan.adapter.layers),
+        exact=not plan.inexact,
+        lossy=tuple(Loss(module.path, error) for module, error in plan.inexact.items()),
+        dropped=(),
+        fused=plan.fused,
+        split=plan.split,
+        alpha=plan.alpha,
+        sha256=sha256,
+        leftovers=tuple(source.leftovers),
+        malformed=source.malformed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    adapter: Adapter
+    fused: int
+    split: int
+    alpha: AlphaOutcome
+    inexact: Mapping[ModuleRef, float]
+
+
+def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
+    """Everything that has to happen to the neutral form before it can be spelt; nothing is computed yet."""
+    inexact: dict[ModuleRef, float] = {}
+    adapter = source
+    if options.parametrization == "lora":
+        adapter, folded = fold_tucker(adapter, to)
+        inexact |= folded
+    if options.dtype:
+        adapter, rounded = recast(adapter, options.dtype)
+        inexact |= rounded
+    alphas = plan_alphas(adapter, to, options.alpha)
+    fitted = fit(adapter, to)
+    kept = alphas.outcome == "kept"
+    adapter = with_alpha_tensors(fitted.adapter) if kept else without_alpha_tensors(fitted.adapter, alphas)
+    inexact |= {**alphas.inexact, **(fitted.inexact or {})}
+    return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact)
+
+
+def _check(source: Adapter, to: str, options: ConvertOptions) -> None:
+    if options.parametrization not in {None, "lora"}:
+        raise UsageProblem(
+            f"Adapters cannot be rewritten as {options.parametrization}.", hint="Use `--parametrization lora`."
+        )
+    if options.strict and source.leftovers:
+        keys = list(source.leftovers)
+        message = f"{len(keys)} tensors were not understood, the first is {keys[0][:100]}."
+        raise NotRepresentable(keys[0], message, hint="Without `--strict` they are copied as they are.")
+    if options.architecture is None and source.identification.ambiguous:
+        _check_candidates_agree(source, to)
+
+
+def _check_candidates_agree(source: Adapter, to: str) -> None:
+    """Go on with tied candidates only if each would give every module the same name (the contract's rule)."""
+    from hubtool.naming.architecture import architecture  # noqa: PLC0415  # only for ambiguous files
+
+    candidates = source.identification.candidates
+    answers = []
+    for candidate in candidates:
+        target = architecture(candidate.architecture)
+        written = dialect(to).written(target)
+        answers.append({base: written.get(module, target.id) for base, module in candidate.modules.items()})
+    if any(answer != answers[0] for answer in answers[1:]):
+        raise AmbiguousArchitecture([candidate.architecture for candidate in candidates])
+
+
+def _metadata(metadata: Mapping[str, str], file: SafetensorsFile, tensors: Mapping[str, LazyTensor]) -> dict[str, str]:
+    """The source's metadata; hashes of the tensor bytes only where those are still the same."""
+    kept = dict(metadata)
+    if not _same_body(file, tensors):
+        for key in _BODY_HASHES:
+            kept.pop(key, None)
+    return kept
+
+
+def _same_body(file: SafetensorsFile, tensors: Mapping[str, LazyTensor]) -> bool:
+    """Whether the output's tensor bytes are the input's, in the same order."""
+    spans = sorted((t.data.start, t.data.stop) for t in tensors.values() if isinstance(t.data, FileBytes))
+    if len(spans) != len(tensors) or not spans:
+        return False
+    gapless = all(first[1] == second[0] for first, second in itertools.pairwise(spans))
+    return gapless and (spans[0][0], spans[-1][1]) == (file.body_start, file.size_bytes)
