@@ -104,19 +104,23 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     table = read_config(config or found.config / "config.toml")
     settings = Settings(found)
     for key, value in table.items():
-        settings = _apply(settings, key, value)
+        settings = with_value(settings, key, value)
     variables = {"HUBTOOL_HUB": "hub", "HUBTOOL_LIBRARY": "library", "HUBTOOL_TIMEOUT": "timeout"}
     for variable, key in variables.items():
         if environment.get(variable):
-            settings = _apply(settings, key, environment[variable])
+            settings = with_value(settings, key, environment[variable])
     offline = (environment.get(name, "") for name in ("HUBTOOL_OFFLINE", "CIVITAI_OFFLINE"))
     if any(value.lower() in {"1", "true", "yes", "on"} for value in offline):
         settings = replace(settings, offline=True)
     return settings
 
 
-def _apply(settings: Settings, key: str, value: object) -> Settings:
-    """One key of the config file or the environment."""
+def with_value(settings: Settings, key: str, value: object) -> Settings:
+    """The settings with one key of the config file or the environment applied.
+
+    Raises:
+        UsageProblem: the value has the wrong type.
+    """
     if key == "hubs" and isinstance(value, dict):
         return replace(settings, hubs={str(name): str(url) for name, url in value.items()})
     if key not in KEYS:

@@ -1,0 +1,202 @@
+"""The library's index: one SQLite file that remembers what lies in the LoRA folders, so that nothing is read twice.
+
+The folders are the truth. The index can be deleted at any time and is rebuilt by the next scan; a damaged one is moved
+aside. Writers take SQLite's own lock (`writing`), which is the library's lock between processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubtool.library.database import explain, open_database
+from hubtool.library.record import Installed, Stamp
+from hubtool.library.rows import SELECT, adapter_of, columns_of, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+RANKED = 5_000  # above this many matches, ordering by relevance costs 0.1 s and tells nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the index remembers of a file, to tell whether it changed."""
+
+    stamp: Stamp
+    sidecars: str  # the stamps of its sidecars, as `scan` spells them
+    missing: bool
+
+
+class Index:
+    """An open index; use it as a context manager. Paths are absolute. Every method may raise `explain`'s errors."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, making or replacing the file if need be (see `open_database` for the errors)."""
+        self.path = path
+        self.note = ""  # for the user: why it was rebuilt
+        self._connection, salvage = open_database(path)
+        if salvage:
+            self.note = f"The library's index was damaged; it is rebuilt, and the old one kept as {salvage.aside}."
+            with self.writing():
+                for folder, target in salvage.folders:
+                    self.remember(Path(folder), target)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the library's lock; what is written inside becomes visible whole, or not at all on an error."""
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._run("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    # ------------------------------------------------------------ what is there
+
+    def remember(self, folder: Path, target: str) -> None:
+        """Add a LoRA folder, or change which UI reads it."""
+        self._upsert("folder", {"path": str(folder), "target": target}, key="path")
+
+    def folders(self) -> Mapping[Path, str]:
+        """Every LoRA folder ever used, with the target that reads it."""
+        return {Path(path): target for path, target in self._run("SELECT path, target FROM folder ORDER BY id")}
+
+    def known(self, folder: Path) -> Mapping[str, Known]:
+        """What is remembered of a folder's files, by path."""
+        rows = self._run(
+            "SELECT file.path, sidecars, missing, size_bytes, mtime_ns, inode FROM file "
+            "JOIN folder ON folder.id = folder_id WHERE folder.path = ?",
+            (str(folder),),
+        )
+        return {path: Known(Stamp(*stamp), sidecars, bool(missing)) for path, sidecars, missing, *stamp in rows}
+
+    def store(self, adapter: Installed, sidecars: str = "") -> None:
+        """Insert or replace what is known of a file.
+
+        Tags and favourites stay, for only the user sets them; so does an origin when `adapter` brings none, for a
+        scan that finds no sidecar knows less than the installation did.
+        """
+        folder = self._run("SELECT id FROM folder WHERE path = ?", (str(adapter.folder),)).fetchone()[0]
+        path = str(adapter.path)
+        file: dict[str, object] = {"path": path, "folder_id": folder, "sidecars": sidecars, "missing": 0}
+        self._upsert("file", file | columns_of(adapter.stamp) | columns_of(adapter.digests), key="path")
+        key = {"id": self._run("SELECT id FROM file WHERE path = ?", (path,)).fetchone()[0]}
+        self._upsert("fact", key | columns_of(adapter.facts))
+        if adapter.origin:
+            self._upsert("origin", key | columns_of(adapter.origin))
+        said = columns_of(adapter.own)
+        self._upsert("own", key | {name: said[name] for name in ("preferred_weight", "trigger_words", "notes")})
+        tags = self._run("SELECT tags FROM own WHERE id = ?", (key["id"],)).fetchone()[0]
+        self._upsert("word", key | _words(adapter) | {"tags": tags})
+
+    def store_digests(self, adapter: Installed) -> None:
+        """Remember the hashes of a file, unless it changed since `adapter` was read."""
+        hashes = columns_of(adapter.digests)
+        self._run(
+            f"UPDATE file SET {', '.join(f'{name} = ?' for name in hashes)} WHERE path = ? AND mtime_ns = ?",  # noqa: S608  # names are ours
+            (*hashes.values(), str(adapter.path), adapter.stamp.mtime_ns),
+        )
+
+    def found_at(self, old: str, new: str) -> None:
+        """A file is back, or was renamed by somebody else; everything known of it goes along."""
+        self._run("UPDATE file SET path = ?, missing = 0 WHERE path = ?", (new, old))
+
+    def forget_origin(self, path: str) -> None:
+        """Other bytes are at this path now: what a hub said of the old ones holds no longer."""
+        self._run("DELETE FROM origin WHERE id = (SELECT id FROM file WHERE path = ?)", (path,))
+
+    def mark_missing(self, paths: Iterable[str]) -> None:
+        """These files are gone, for now: their disk may come back, and the user's words with it."""
+        for path in paths:
+            self._run("UPDATE file SET missing = 1 WHERE path = ?", (path,))
+
+    # ------------------------------------------------------------ questions
+
+    def adapters(self, folder: Path | None = None) -> list[Installed]:
+        """Everything that is there, or that lies in one LoRA folder; by path."""
+        if folder is None:
+            return self._read("ORDER BY file.path")
+        return self._read("AND folder.path = ? ORDER BY file.path", (str(folder),))
+
+    def at(self, path: Path) -> Installed | None:
+        """The adapter at this path, if the index knows it."""
+        return next(iter(self._read("AND file.path = ?", (str(path),))), None)
+
+    def with_content(self, sha256: str) -> list[Installed]:
+        """The files with this SHA-256, or made from one by conversion; by path."""
+        return self._read("AND (sha256 = ?1 OR source_sha256 = ?1) ORDER BY file.path", (sha256,))
+
+    def unhashed(self, folder: Path, size_bytes: int) -> list[Installed]:
+        """Files of this size in a LoRA folder whose hashes nobody computed yet."""
+        return self._read("AND folder.path = ? AND size_bytes = ? AND sha256 = ''", (str(folder), size_bytes))
+
+    def search(self, text: str) -> list[Installed]:
+        """Adapters with every word, or its beginning, in name, title, trigger words, tags, base model or author.
+
+        The most relevant first; when no word begins so, those that contain the words anywhere, by path.
+        """
+        terms = text.split()
+        if not terms:
+            return self.adapters()
+        # quoted, so that FTS5's own operators mean nothing
+        match = " ".join('"' + term.replace('"', '""') + '"*' for term in terms)
+        query = "SELECT rowid FROM word_index WHERE word_index MATCH ? LIMIT ?"
+        count = len(self._run(query, (match, RANKED + 1)).fetchall())
+        if not count:
+            return self._containing(terms)
+        ranked = "(SELECT rowid, rank FROM word_index WHERE word_index MATCH ?)"
+        order = "found.rank, file.path" if count <= RANKED else "file.path"
+        return self._read(f"ORDER BY {order}", (match,), f"JOIN {ranked} AS found ON found.rowid = file.id")
+
+    def _containing(self, terms: Sequence[str]) -> list[Installed]:
+        texts = " || ' ' || ".join(
+            f"word.{name}" for name in ("name", "title", "trigger_words", "tags", "base_model", "people")
+        )
+        patterns = [f"%{term.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%" for term in terms]
+        return self._read("".join(f"AND {texts} LIKE ? ESCAPE '!' " for _ in terms) + "ORDER BY file.path", patterns)
+
+    # ------------------------------------------------------------ statements
+
+    def _upsert(self, table: str, fields: Mapping[str, object], key: str = "id") -> None:
+        """Insert a row, or change the one with this key; columns that are not named keep what they have."""
+        marks = ", ".join("?" for _ in fields)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in fields if name != key)
+        self._run(
+            f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks}) "  # noqa: S608  # names are ours, values bound
+            f"ON CONFLICT ({key}) DO UPDATE SET {changes}",
+            tuple(fields.values()),
+        )
+
+    def _read(self, clause: str, bound: Sequence[object] = (), join: str = "") -> list[Installed]:
+        return [adapter_of(row) for row in self._run(SELECT.replace(" WHERE", f" {join} WHERE") + clause, bound)]
+
+    def _run(self, statement: str, bound: Sequence[object] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, bound)
+        except sqlite3.Error as error:
+            explain(error, self.path)
+
+
+def _words(adapter: Installed) -> dict[str, object]:
+    """What a search looks at."""
+    origin = adapter.origin
+    inside = adapter.path.relative_to(adapter.folder).with_suffix("").as_posix()
+    return {
+        "name": f"{adapter.name} {inside}",
+        "title": adapter.facts.title,
+        "trigger_words": lines(adapter.trigger_words),
+        "base_model": f"{adapter.base_model} {adapter.facts.architecture or ''}",
+        "people": f"{origin.model_name} {origin.version_name} {origin.creator}" if origin else "",
+    }

@@ -1,0 +1,121 @@
+"""What the library knows of one file, in three layers: its own header, its hub, its user.
+
+The layers stay apart because they change for different reasons; where they disagree, the user is right, then the hub,
+then the header (`Installed.trigger_words` and its neighbours say so once for everybody).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """How an unchanged file is recognised without reading it."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the file's header says, as `operations.inspect` reads it."""
+
+    kind: str = "adapter"
+    architecture: str | None = None
+    dialect: str | None = None
+    parametrizations: tuple[str, ...] = ()
+    base_model: str = ""
+    title: str = ""
+    trigger_words: tuple[str, ...] = ()
+    alias: str = ""  # ss_output_name, by which A1111 knows the file too
+    embedded_hash: str = ""  # lower-case hex, as the trainer computed it
+    problem: str = ""  # why the header says nothing: one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the hub says about the file."""
+
+    hub: str
+    model_id: str = ""
+    version_id: str = ""
+    file_id: str = ""
+    model_name: str = ""
+    version_name: str = ""
+    creator: str = ""
+    base_model: str = ""
+    trigger_words: tuple[str, ...] = ()
+    url: str = ""  # the model's page, for people
+    source_sha256: str = ""  # of the file as the hub has it, if it was converted on the way
+    snapshot: Mapping[str, object] = field(default_factory=dict, repr=False)  # the hub's record of the version, raw
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the user says about the file; None and empty mean that nothing was said."""
+
+    tags: tuple[str, ...] = ()
+    favourite: bool = False
+    preferred_weight: float | None = None
+    trigger_words: tuple[str, ...] = ()
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """The hashes under which others know the file; empty until somebody computed them."""
+
+    sha256: str = ""
+    autov1: str = ""
+    autov2: str = ""
+    autov3: str = ""
+    crc32: str = ""
+    blake3: str = ""
+    tensors_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """One file of the library."""
+
+    path: Path  # absolute
+    folder: Path  # the LoRA folder that it lies in, perhaps in a subfolder of it
+    target: str  # id of the UI that reads that folder
+    stamp: Stamp
+    digests: Digests = Digests()
+    facts: Facts = Facts()
+    origin: Origin | None = None
+    own: Own = Own()
+
+    @property
+    def name(self) -> str:
+        """The name in prompts: the file's name without extension."""
+        return self.path.stem
+
+    @property
+    def base_model(self) -> str:
+        """The hub's word for the base model (it knows Pony from SDXL), else the header's."""
+        return (self.origin.base_model if self.origin else "") or self.facts.base_model
+
+    @property
+    def trigger_words(self) -> tuple[str, ...]:
+        """The user's if they differ from what was suggested, else the hub's, else the header's."""
+        suggested = (self.origin.trigger_words if self.origin else ()) or self.facts.trigger_words
+        said = self.own.trigger_words
+        return said if said and said != split_words(", ".join(suggested)) else suggested
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Trigger words as people type them into one field.
+
+    >>> split_words("miku, green hair || kimono")
+    ('miku', 'green hair', 'kimono')
+    """
+    return tuple(word.strip() for part in text.split("||") for word in part.split(",") if word.strip())

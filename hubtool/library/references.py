@@ -1,0 +1,83 @@
+"""A prompt against the library: which of the adapters that it names are here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubtool.library.digest import hashed
+from hubtool.library.prompts import LORA_KINDS, parse
+from hubtool.library.resolve import Names
+from hubtool.library.target import known_places
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hubtool.library.index import Index
+    from hubtool.library.prompts import Tag
+    from hubtool.library.record import Installed
+    from hubtool.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One tag, and the file that it means."""
+
+    kind: str
+    name: str
+    text_encoder: float
+    denoiser: float
+    dyn: int | None
+    raw: str
+    path: Path | None
+    have: bool
+    sha256: str | None
+    suggestions: list[str]  # installed names that are close, when the name means nothing
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """A prompt's tags resolved; the fields are the contract's."""
+
+    tags: list[Reference]
+    prompt: str
+    missing: list[str]  # names of adapters that are not here, each once
+
+
+def read_prompt(index: Index, settings: Settings, text: str, dialect: str) -> References:
+    """Take a prompt apart and look every adapter up, first in the configured folder, then in all that are known.
+
+    The files that it names are hashed if that was never done, so that the answer identifies them.
+
+    Raises:
+        UsageProblem: no such dialect.
+    """
+    parsed = parse(text, dialect)
+    everything = index.adapters()
+    near = {place.folder for place in known_places(settings)}
+    shelves = [Names([adapter for adapter in everything if adapter.folder in near]), Names(everything)]
+    tags = [_reference(index, shelves, tag, dialect) for tag in parsed.tags]
+    missing = [tag.name for tag in tags if tag.kind in LORA_KINDS and not tag.have]
+    return References(tags, parsed.prompt, list(dict.fromkeys(missing)))
+
+
+def _reference(index: Index, shelves: list[Names], tag: Tag, dialect: str) -> Reference:
+    found: Installed | None = None
+    if tag.kind in LORA_KINDS:
+        found = next((adapter for names in shelves if (adapter := names.find(tag.name, dialect))), None)
+    if found:
+        found = hashed(index, found)
+    return Reference(
+        kind=tag.kind,
+        name=tag.name,
+        text_encoder=tag.text_encoder,
+        denoiser=tag.denoiser,
+        dyn=tag.dyn,
+        raw=tag.raw,
+        path=found.path if found else None,
+        have=found is not None,
+        sha256=found.digests.sha256 if found else None,
+        suggestions=[] if found or tag.kind not in LORA_KINDS else shelves[-1].suggestions(tag.name),
+        problem=tag.problem,
+    )

@@ -1,0 +1,148 @@
+"""Sidecars: small files beside a LoRA that tell a UI about it.
+
+Programs share these files and people edit them, so we only ever fill what is missing or empty: a value that is there
+stays, keys that we do not know stay, and a file that we cannot read is left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import pkgutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubtool.errors import StorageProblem, UsageProblem
+from hubtool.formats.atomic import write_text
+from hubtool.library import sidecars
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from hubtool.library.record import Origin, Own
+
+MAX_BYTES = 16 << 20  # the largest real ones, with hundreds of images listed, stay below 1 MiB
+Table = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything that a sidecar may want to say about an adapter."""
+
+    architecture: str | None = None
+    trigger_words: tuple[str, ...] = ()
+    description: str = ""  # plain text
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A JSON object beside the model; one file of `hubtool.library.sidecars` each, with its `SIDECAR`."""
+
+    id: str
+    source: str  # where the facts were read
+    suffix: str  # replaces the model's extension
+    fields: Callable[[Card], Table]  # what we would write; empty: nothing to say
+    own: Callable[[Table], Own] | None = None  # what the user said in such a file
+    origin: Callable[[Table], Origin | None] | None = None  # what a hub said in such a file
+
+    def path(self, model: Path) -> Path:
+        """Where the sidecar of this model lies."""
+        return model.with_name(model.stem + self.suffix)
+
+
+@functools.cache
+def all_sidecars() -> Mapping[str, Sidecar]:
+    """Every format, by id."""
+    modules = [
+        importlib.import_module(f"{sidecars.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(sidecars.__path__)
+    ]
+    found = [module.SIDECAR for module in modules if hasattr(module, "SIDECAR")]
+    return {sidecar.id: sidecar for sidecar in sorted(found, key=lambda sidecar: sidecar.id)}
+
+
+def choose_sidecars(words: str | None, default: Sequence[str]) -> tuple[Sidecar, ...]:
+    """The formats of a comma-separated list; None: the default, `none`: none.
+
+    Raises:
+        UsageProblem: a word that names no format.
+    """
+    known = all_sidecars()
+    if words is None:
+        return tuple(known[word] for word in default)
+    wanted = [word.strip().lower().replace("-", "_").replace(".", "_") for word in words.split(",") if word.strip()]
+    if wanted == ["none"]:
+        return ()
+    for word in wanted:
+        if word not in known:
+            raise UsageProblem(f"There is no sidecar format {word}; there are {', '.join(known)} and none.")
+    return tuple(known[word] for word in wanted)
+
+
+def read_table(path: Path) -> Table | None:
+    """The JSON object in a sidecar; None if there is no file, or one that holds something else."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return None
+        table = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):  # a sidecar is a courtesy: an unreadable one is as good as none
+        return None
+    return table if isinstance(table, dict) else None
+
+
+def fill(path: Path, fields: Mapping[str, object]) -> bool:
+    """Add what is missing to a sidecar; whether it now is there.
+
+    A file that is no JSON object belongs to somebody else and is left alone; the answer is False then.
+
+    Raises:
+        StorageProblem: the file cannot be written.
+    """
+    existing = read_table(path)
+    if existing is None and path.is_symlink() and not path.exists():
+        raise StorageProblem(path, "is a link that leads nowhere")
+    if existing is None and path.exists():
+        return False
+    merged = merge(existing or {}, fields)
+    if merged != existing:
+        write_text(path, json.dumps(merged, ensure_ascii=False, indent=4), force=True)
+    return True
+
+
+def merge(existing: Mapping[str, object], fields: Mapping[str, object]) -> Table:
+    """`existing` with its missing and empty values filled from `fields`; order kept, new keys at the end.
+
+    >>> merge({"notes": "mine", "preferred weight": 0, "x": 1}, {"notes": "theirs", "preferred weight": 0.8})
+    {'notes': 'mine', 'preferred weight': 0.8, 'x': 1}
+    """
+    merged = dict(existing)
+    for key, value in fields.items():
+        if key not in merged or (_is_empty(merged[key]) and not _is_empty(value)):
+            merged[key] = value
+    return merged
+
+
+def _is_empty(value: object) -> bool:
+    """Never a boolean: `False` is an answer."""
+    return value is None or value in ("", [], {}) or (value == 0 and not isinstance(value, bool))
+
+
+def words(value: object) -> tuple[str, ...]:
+    """The clean texts of a JSON list: trimmed, no tags of prompts, nothing twice.
+
+    >>> words([" pixel ", "<lora:x:1> art,", "", 3, "pixel"])
+    ('pixel', 'art')
+    """
+    if not isinstance(value, (list, tuple)):
+        return ()
+    found = (_word(entry) for entry in value if isinstance(entry, str))
+    return tuple(dict.fromkeys(word for word in found if word))
+
+
+def _word(text: str) -> str:
+    while (start := text.find("<")) >= 0 and (stop := text.find(">", start)) >= 0:
+        text = f"{text[:start]} {text[stop + 1 :]}"
+    return " ".join(text.split()).strip(" ,")

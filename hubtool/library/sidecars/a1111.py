@@ -1,0 +1,54 @@
+"""`<name>.json`: what A1111's and Forge's "edit metadata" dialog stores.
+
+Others keep their own keys in the same file (SD.Next the hub's answer, InvokeAI reads these keys, browsers add ids).
+"""
+
+from __future__ import annotations
+
+import math
+
+from hubtool.library.record import Own, split_words
+from hubtool.library.sidecar import Card, Sidecar, Table
+
+#: Architecture → the dialog's "Stable Diffusion version".
+VERSIONS = {
+    "sd1": "SD1",
+    "sd2": "SD2",
+    "sdxl": "SDXL",
+    "sd3-medium": "SD3",
+    "sd35-medium": "SD3",
+    "sd35-large": "SD3",
+    "flux1": "Flux",
+}
+
+
+def _fields(card: Card) -> Table:
+    return {
+        "description": card.description,
+        "sd version": VERSIONS.get(card.architecture or "", "Unknown"),
+        "activation text": ", ".join(card.trigger_words),  # put behind the tag when the card is clicked
+        "preferred weight": 0.0,  # the dialog's "not set"
+        "negative text": "",
+        "notes": card.origin.url if card.origin else "",
+    }
+
+
+def _own(table: Table) -> Own:
+    weight = table.get("preferred weight")
+    usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight) and weight != 0
+    text = table.get("activation text")
+    notes = table.get("notes")
+    return Own(
+        preferred_weight=float(weight) if usable and isinstance(weight, (int, float)) else None,
+        trigger_words=split_words(text) if isinstance(text, str) else (),
+        notes=notes.strip() if isinstance(notes, str) else "",
+    )
+
+
+SIDECAR = Sidecar(
+    id="a1111",
+    source="stable-diffusion-webui modules/ui_extra_networks_user_metadata.py",
+    suffix=".json",
+    fields=_fields,
+    own=_own,
+)

@@ -1,0 +1,96 @@
+"""A target: a UI, the folder where it looks for LoRAs, and what it wants to find beside them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubtool.errors import UsageProblem
+from hubtool.library import targets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubtool.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The conventions of one UI; one file of `hubtool.library.targets` each, with its `TARGET`."""
+
+    id: str
+    source: str  # where the facts were read
+    folder: str  # the LoRA folder below the UI's own folder
+    extensions: frozenset[str]  # lower case, with the dot: what the UI lists
+    sidecars: tuple[str, ...]  # ids of `hubtool.library.sidecars` that are of use there
+    also_read: tuple[str, ...] = ()  # further LoRA folders, which we list but never install into
+    flat_names: bool = False  # True: files are known by their stem alone, whatever subfolder they are in
+
+    def prompt(self, name: str) -> str:
+        """The words that use an adapter at full strength."""
+        return f"<lora:{name}:1>"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A LoRA folder and the UI that reads it."""
+
+    target: Target
+    folder: Path  # absolute, links resolved
+
+
+@functools.cache
+def all_targets() -> Mapping[str, Target]:
+    """Every target, by id."""
+    names = sorted(module.name for module in pkgutil.iter_modules(targets.__path__))
+    found = (importlib.import_module(f"{targets.__name__}.{name}").TARGET for name in names)
+    return {target.id: target for target in found}
+
+
+def target_named(name: str) -> Target:
+    """The target with this id.
+
+    Raises:
+        UsageProblem: there is none.
+    """
+    known = all_targets()
+    if name not in known:
+        raise UsageProblem(f"There is no install target {name}; there are {', '.join(known)}.", hint="Use `--to DIR`.")
+    return known[name]
+
+
+def choose_place(settings: Settings, target: str | None = None, to: Path | None = None) -> Place:
+    """Where `--target NAME[=ROOT]` or `--to DIR` lead; by default the configured target below the library's root.
+
+    Raises:
+        UsageProblem: no such target, or ROOT and `--to` together.
+    """
+    name, _, root = (target or settings.target).partition("=")
+    chosen = target_named(name)
+    if to is not None:
+        if target and root:
+            raise UsageProblem(f"`--target {target}` and `--to {to}` both name a folder.", hint="Give one of them.")
+        return Place(chosen, _real(to))
+    return Place(chosen, _real(_root(settings, root) / chosen.folder))
+
+
+def known_places(settings: Settings) -> tuple[Place, ...]:
+    """The folders of the configured target that exist: the one installed into first."""
+    name, _, root = settings.target.partition("=")
+    chosen = target_named(name)
+    folders = (_real(_root(settings, root) / folder) for folder in (chosen.folder, *chosen.also_read))
+    return tuple(Place(chosen, folder) for folder in folders if folder.is_dir())
+
+
+def _root(settings: Settings, root: str) -> Path:
+    return Path(root).expanduser() if root else settings.library or Path()
+
+
+def _real(path: Path) -> Path:
+    """Links resolved once, at the root: a linked library works, and one folder has one name in the index."""
+    return Path(os.path.realpath(path.expanduser()))

@@ -1,0 +1,11 @@
+"""ComfyUI, whose own nodes read no sidecar; its LoRA managers and SwarmUI read those of A1111 and Civitai Helper."""
+
+from hubtool.library.target import Target
+
+TARGET = Target(
+    id="comfyui",
+    source="ComfyUI folder_paths.py, folder_names_and_paths and supported_pt_extensions",
+    folder="models/loras",
+    extensions=frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl"}),
+    sidecars=("a1111", "civitai_info"),
+)
