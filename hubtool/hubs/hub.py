@@ -6,7 +6,7 @@ which is kept because the sidecars of some programs store the hub's answer as it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from hubtool.errors import NotFound, UnsafeFile
@@ -149,6 +149,10 @@ class Resolved:
     model: Model
     version: Version
     file: RemoteFile
+
+    def every_file(self) -> tuple[Resolved, ...]:
+        """The same for each file of the version."""
+        return tuple(replace(self, file=file) for file in self.version.files)
 
 
 @dataclass(frozen=True, slots=True)

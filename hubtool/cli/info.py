@@ -1,0 +1,63 @@
+"""`hubtool info`: everything a hub says about one model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hubtool.cli._context import HubtoolCommand, current_run
+from hubtool.cli._output import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubtool.hubs.hub import Found, Version
+
+
+@click.command(cls=HubtoolCommand)
+@click.argument("spec")
+def command(spec: str) -> None:
+    """Show what a hub says about a model, a version or a file.
+
+    \b
+    hubtool info 120096
+    hubtool info https://civitai.com/models/120096?modelVersionId=135931
+    hubtool info sha256:3F1A… --json
+    hubtool info ./style.safetensors
+    """
+    from hubtool.hubs.opening import open_hub
+    from hubtool.hubs.rows import details
+
+    found = open_hub(current_run().settings()).find(spec)
+    answer(details(found), lambda: "\n".join(_lines(found)))
+
+
+def _lines(found: Found) -> Iterator[str]:
+    model = found.model
+    yield f"{model.name}  ({model.type} {model.id}{f', {model.mode}' if model.mode else ''})"
+    yield model.url
+    creator = f"by {model.creator}, " if model.creator else ""
+    yield f"{creator}{'unknown' if model.downloads is None else model.downloads} downloads, tags: {', '.join(model.tags)}"
+    uses = ", ".join(model.license.allow_commercial_use) or "none"
+    yield f"commercial use: {uses}; derivatives: {_allowed(model.license.allow_derivatives)}"
+    for version in [found.version] if found.version else model.versions:
+        yield from _version_lines(version)
+    if model.description:
+        yield ""
+        yield model.description
+
+
+def _version_lines(version: Version) -> Iterator[str]:
+    yield ""
+    yield f"{version.name}  (v:{version.id}, {version.base_model}, {(version.published_at or '')[:10]})"
+    if version.trigger_words:
+        yield f"  trigger words: {' | '.join(version.trigger_words)}"
+    for file in version.files:
+        size = "unknown size" if file.size_bytes is None else f"{file.size_bytes / 1e6:.1f} MB"
+        mark = "*" if file.primary else " "
+        yield f"  {mark} {file.name}  ({file.id}, {file.format or file.type}, {size}, sha256 {file.sha256 or 'not published'})"
+
+
+def _allowed(value: bool | None) -> str:  # noqa: FBT001  # the value that is shown
+    return "unknown" if value is None else "yes" if value else "no"

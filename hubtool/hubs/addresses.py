@@ -1,0 +1,120 @@
+"""Which addresses may be contacted, and how to show one without its secrets.
+
+The user may name any hub. What a hub's answer names (a redirect, a picture, a download link) must not lead further inside
+than the hub itself is: a public hub cannot send us to this machine or this network, a hub on this machine can.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import socket
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+from hubtool.errors import UnsafeAddress
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Reach(enum.IntEnum):
+    """How far inside an address lies; an answer may lead to the same or a smaller reach."""
+
+    PUBLIC = 0
+    PRIVATE = 1  # this network
+    LOCAL = 2  # this machine, link-local, and whatever is no ordinary unicast address
+
+
+def reach_of_address(address: str) -> Reach:
+    """The reach of a numeric address.
+
+    >>> reach_of_address("127.0.0.1").name, reach_of_address("10.1.2.3").name, reach_of_address("1.1.1.1").name
+    ('LOCAL', 'PRIVATE', 'PUBLIC')
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
+        return Reach.LOCAL
+    return Reach.PUBLIC if ip.is_global else Reach.PRIVATE
+
+
+def reach_of_host(host: str) -> Reach:
+    """The reach of a host that the user named; a name that cannot be looked up counts as public."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return Reach.PUBLIC
+    return max((reach_of_address(str(row[4][0])) for row in found), default=Reach.PUBLIC)
+
+
+def literal_reach(host: str) -> Reach | None:
+    """The reach of a host written as a number or `localhost`; None for other names."""
+    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
+        return Reach.LOCAL
+    try:
+        return reach_of_address(host)
+    except ValueError:
+        return None
+
+
+def next_address(base: str, location: str, allowed: Reach) -> str:
+    """The absolute URL that an answer from `base` names.
+
+    Raises:
+        UnsafeAddress: another scheme than http(s), https left for http, a login inside the URL, control characters,
+            or a numeric address further inside than `allowed`. (Names are checked when they are connected to.)
+    """
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in location):
+        raise UnsafeAddress("The hub's answer holds an address with control characters in it.", url=public_url(base))
+    try:
+        target = urljoin(base, location.strip().replace(" ", "%20"))
+        parts = urlsplit(target)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UnsafeAddress("The hub's answer holds an address that is none.", url=public_url(base)) from error
+    if parts.scheme not in DEFAULT_PORTS or not host:
+        raise UnsafeAddress(f"The hub's answer leads to a {parts.scheme or 'nameless'} address, which is not followed.")
+    if parts.username is not None or parts.password is not None:
+        raise UnsafeAddress(f"The hub's answer leads to {public_url(target)} with a login inside the address.")
+    if parts.scheme == "http" and urlsplit(base).scheme == "https":
+        raise UnsafeAddress(f"The hub's answer leads from https to plain http: {public_url(target)}")
+    refuse_inside(host, literal_reach(host), allowed)
+    return target
+
+
+def refuse_inside(host: str, reach: Reach | None, allowed: Reach) -> None:
+    """Raise if a host lies further inside than an answer may lead.
+
+    Raises:
+        UnsafeAddress: it does.
+    """
+    if reach is not None and reach > allowed:
+        where = "this machine" if reach is Reach.LOCAL else "the private network"
+        raise UnsafeAddress(f"A public hub's answer leads to {where}: {host}")
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port, spelt one way.
+
+    >>> origin("HTTPS://Civitai.com:443/models/1")
+    'https://civitai.com'
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    host = f"[{host}]" if ":" in host else host
+    port = parts.port
+    suffix = "" if port is None or port == DEFAULT_PORTS.get(parts.scheme) else f":{port}"
+    return f"{parts.scheme}://{host}{suffix}"
+
+
+def public_url(url: str) -> str:
+    """The URL without query, fragment and login, where signatures and tokens are.
+
+    >>> public_url("https://me:pass@storage.example/a.safetensors?X-Amz-Signature=abc")
+    'https://storage.example/a.safetensors'
+    """
+    try:
+        parts = urlsplit(url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return ""

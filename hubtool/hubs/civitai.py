@@ -1,0 +1,342 @@
+"""A hub that speaks the Civitai REST API: civitai.com itself, the embedded sample, or any server given by its URL.
+
+Facts about the API that shape this file, each learnt from its source or from an incident:
+
+- A page of results may be short or empty and still not be the last; only a missing cursor ends a search.
+- `query` searches take a cursor only, and do not honour `sort`; an unknown `tag` is silently ignored.
+- Lists are repeated parameters, commas are taken literally; a boolean parameter that is present is true.
+- `downloadUrl` may point to another host, or to one that does not exist: it is built from ids here, and addresses a file by
+  `fileId`, since a version without it delivers whichever file the account prefers.
+- A 404 for an id may mean that it is the id of a version; the download page shows both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import ValidationError
+
+from hubtool.errors import AmbiguousSpec, BadAnswer, BadSpec, NotFound
+from hubtool.hubs import civitai_models as wire
+from hubtool.hubs.direct import resolved_link
+from hubtool.hubs.hub import (
+    Found,
+    License,
+    Model,
+    PreviewImage,
+    Query,
+    RemoteFile,
+    Resolved,
+    SearchPage,
+    Version,
+    choose_file,
+)
+from hubtool.hubs.spec import MAX_ID, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, parse
+from hubtool.hubs.text import plain_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeVar
+
+    from hubtool.hubs.client import Client
+    from hubtool.hubs.hub import Id
+
+    Body = TypeVar("Body", bound=wire.Tolerant)
+
+API = "/api/v1"
+MAX_PAGES = 20  # of one search: filters of ours may leave little of each
+MAX_LIMIT = 100  # more is refused, not clamped
+_SORTS = {"downloads": "Most Downloaded", "rating": "Highest Rated", "newest": "Newest"}
+#: --nsfw → the bits that a model may have. PG 1, PG13 2, R 4, X 8, XXX 16, blocked 32.
+_ALLOWED_LEVELS = {"none": 1 | 2, "soft": 1 | 2, "mature": 1 | 2 | 4, "all": ~0}
+_ORDERS: Mapping[str, Callable[[Model], object]] = {
+    "downloads": lambda model: model.downloads or 0,
+    "newest": lambda model: max((version.published_at or "" for version in model.versions), default=""),
+}
+
+
+class CivitaiHub:
+    """`Hub` over the Civitai REST API."""
+
+    def __init__(self, name: str, client: Client, site_url: str = "") -> None:
+        """`site_url` is where people read the pages, if not at the address of the API."""
+        self._name, self._client = name, client
+        self._site_url = site_url or client.site.base
+
+    @property
+    def name(self) -> str:
+        """The name or base URL under which the user chose it."""
+        return self._name
+
+    @property
+    def client(self) -> Client:
+        """The connection."""
+        return self._client
+
+    # ------------------------------------------------------------ questions
+
+    def search(self, query: Query) -> SearchPage:
+        """One page of at most `query.limit` models, filled up over the hub's empty pages, none twice."""
+        found: dict[Id, Model] = {}
+        cursor, seen = query.cursor, {query.cursor}
+        for _ in range(MAX_PAGES):
+            page, raw = self._page(query, cursor, min(MAX_LIMIT, query.limit - len(found)))
+            for item in page.items:
+                model = self._model(item, raw.get(item.id, {}))
+                if _matches(model, query):
+                    found.setdefault(model.id, model)
+            cursor = _next_cursor(page)
+            if not cursor or cursor in seen or len(found) >= query.limit:
+                break
+            seen.add(cursor)
+        models = list(found.values())
+        if query.text and query.sort in _ORDERS:
+            models.sort(key=_ORDERS[query.sort], reverse=True)  # type: ignore[arg-type]  # each order has one type of key
+        return SearchPage(tuple(models), cursor if cursor and cursor not in seen else None)
+
+    def model(self, model_id: Id) -> Model:
+        """One model with all its published versions."""
+        number = _checked_id(model_id, "model", self._name)
+        raw = self._object(f"{API}/models/{number}")
+        return self._model(_read(wire.Model, raw, self._name), raw)
+
+    def version(self, version_id: Id) -> Version:
+        """One version with its files."""
+        number = _checked_id(version_id, "version", self._name)
+        return self._only_version(self._object(f"{API}/model-versions/{number}"))
+
+    def by_hash(self, hexadecimal: str) -> Version:
+        """The oldest published version that has a file with this hash of any kind."""
+        return self._only_version(self._object(f"{API}/model-versions/by-hash/{hexadecimal.upper()}"))
+
+    def find(self, spec: str) -> Found:
+        """The model that a SPEC names, with version and file if it says which."""
+        match parse(spec, self._site_url if self._is_public() else self._client.site.base):
+            case ByModel() as wanted:
+                return self._find_model(wanted)
+            case ByVersion(version_id, file_id):
+                version = self.version(version_id)
+                return Found(self._model_of(version), version, choose_file(version, file_id) if file_id else None)
+            case ByHash(_, hexadecimal):
+                return self._find_hash(hexadecimal)
+            case ByPath(path):
+                from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that only this form needs
+
+                return self._find_hash(hash_file(path).sha256)
+            case ByUrl(url):
+                link = resolved_link(url)
+                return Found(link.model, link.version, link.file)
+            case ByRepository(name):
+                raise BadSpec(
+                    f"{self._name} has no {name}: that is a name on Hugging Face.",
+                    hint="Give the https address of the file itself (…/resolve/main/NAME.safetensors).",
+                )
+
+    def resolve(self, spec: str, wanted: str = "") -> Resolved:
+        """The file that a SPEC names: `wanted` by id or name, else the one the SPEC says, else the primary one."""
+        found = self.find(spec)
+        version = found.version or _newest(found.model)
+        file = choose_file(version, wanted) if wanted or found.file is None else found.file
+        return Resolved(self._name if found.model.id else "", found.model, version, file)
+
+    # ------------------------------------------------------------ SPECs
+
+    def _find_model(self, wanted: ByModel) -> Found:
+        try:
+            model = self.model(wanted.model_id)
+        except NotFound:
+            if wanted.bare:
+                self._explain_version(wanted.model_id)
+            raise
+        if wanted.version_id is None:
+            return Found(model)
+        version = next((entry for entry in model.versions if entry.id == wanted.version_id), None)
+        if version is None:
+            version = self.version(wanted.version_id)
+            if version.model_id != model.id:
+                raise NotFound(f"Version {version.id} belongs to model {version.model_id}, not to {model.id}.")
+        return Found(model, version, choose_file(version, wanted.file_id) if wanted.file_id else None)
+
+    def _explain_version(self, number: int) -> None:
+        """Raise AmbiguousSpec if a number that is no model is a version."""
+        try:
+            version = self.version(number)
+        except NotFound:
+            return
+        raise AmbiguousSpec(
+            f"{number} is no model on {self._name}, but it is a version of model {version.model_id}.",
+            hint=f"Write v:{number} for that version, or m:{version.model_id} for its model.",
+        )
+
+    def _find_hash(self, hexadecimal: str) -> Found:
+        version = self.by_hash(hexadecimal)
+        file = next((file for file in version.files if hexadecimal in file.hashes.values()), None)
+        return Found(self._model_of(version), version, file)
+
+    def _model_of(self, version: Version) -> Model:
+        """The model of a version; from what the version says if the model itself is not public."""
+        try:
+            return self.model(version.model_id)
+        except NotFound:
+            brief = _read(wire.Version, version.raw, self._name).model
+            return Model(version.model_id, brief.name, brief.type, nsfw=bool(brief.nsfw), versions=(version,))
+
+    # ------------------------------------------------------------ reading
+
+    def _object(self, path: str) -> Mapping[str, object]:
+        value = self._client.get_json(path)
+        if not isinstance(value, dict):
+            _strange(self._name)
+        return value
+
+    def _page(self, query: Query, cursor: str, limit: int) -> tuple[wire.Page, Mapping[object, Mapping[str, object]]]:
+        value = self._client.get_json(f"{API}/models", list(_parameters(query, cursor, limit)))
+        if not isinstance(value, dict):
+            _strange(self._name)
+        page = _read(wire.Page, value, self._name)
+        return page, _by_id(value.get("items"))
+
+    def _only_version(self, raw: Mapping[str, object]) -> Version:
+        return self._version(_read(wire.Version, raw, self._name), raw, wire.Model(id=0))
+
+    def _model(self, item: wire.Model, raw: Mapping[str, object]) -> Model:
+        raws = _by_id(raw.get("modelVersions"))
+        versions = tuple(self._version(entry, raws.get(entry.id, {}), item) for entry in item.versions)
+        return Model(
+            id=item.id,
+            name=item.name,
+            type=item.type,
+            creator=item.creator,
+            base_models=tuple(dict.fromkeys(version.base_model for version in versions if version.base_model)),
+            downloads=item.stats.downloads,
+            nsfw=bool(item.nsfw),
+            nsfw_level=item.nsfw_level,
+            tags=item.tags,
+            url=f"{self._site_url}/models/{item.id}",
+            versions=versions,
+            mode=item.mode,
+            license=License(
+                item.allow_no_credit, item.allow_commercial_use, item.allow_derivatives, item.allow_different_license
+            ),
+            description=plain_text(item.description),
+            raw=raw,
+        )
+
+    def _version(self, item: wire.Version, raw: Mapping[str, object], model: wire.Model) -> Version:
+        model_id = item.model_id or model.id
+        whole = {
+            "modelId": model_id,
+            "model": {"name": model.name, "type": model.type, "nsfw": bool(model.nsfw), "poi": False},
+            **raw,
+        }
+        return Version(
+            id=item.id,
+            model_id=model_id,
+            name=item.name,
+            base_model=item.base_model,
+            published_at=item.published_at or item.created_at or None,
+            trigger_words=item.trigger_words,
+            description=plain_text(item.description),
+            files=tuple(self._file(file, item.id) for file in item.files),
+            images=tuple(
+                PreviewImage(image.url, image.nsfw_level or image.nsfw, image.type, image.width, image.height)
+                for image in item.images
+                if image.url
+            ),
+            downloads=item.stats.downloads,
+            downloadable=item.usage_control in {"", "Download"},
+            raw=whole,
+        )
+
+    def _file(self, file: wire.File, version_id: int) -> RemoteFile:
+        scan = {"pickle": file.pickle_scan, "virus": file.virus_scan, "at": file.scanned_at}
+        built = f"{self._client.site.base}/api/download/models/{version_id}?fileId={file.id}"
+        is_link = urlsplit(file.url).scheme in {"", "http", "https"}
+        return RemoteFile(
+            id=file.id,
+            name=file.name,
+            # an address of another scheme is kept, so that the download refuses it aloud
+            url=built if is_link else file.url,
+            type=file.type,
+            format=file.metadata.format,
+            size_bytes=file.size_bytes,
+            primary=bool(file.primary),
+            hashes=file.hashes,
+            scan={key: value for key, value in scan.items() if value},
+        )
+
+    def _is_public(self) -> bool:
+        return self._site_url != self._client.site.base
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _parameters(query: Query, cursor: str, limit: int) -> Iterator[tuple[str, str]]:
+    """The parameters of GET /models. Nothing is sent that may stay away: an unset filter is not the same as false."""
+    yield "limit", str(limit)
+    yield from (("types", kind) for kind in query.types)
+    yield from (("baseModels", base) for base in query.base_models)
+    optional = {"query": query.text, "tag": query.tag, "username": query.creator, "cursor": cursor}
+    yield from ((key, value) for key, value in optional.items() if value)
+    if query.sort in _SORTS:
+        yield "sort", _SORTS[query.sort]
+    if query.period != "AllTime":
+        yield "period", query.period
+    if query.nsfw != "none":
+        yield "nsfw", "true"
+
+
+def _matches(model: Model, query: Query) -> bool:
+    """What the hub should have filtered and does not always."""
+    if query.tag and query.tag.casefold() not in (tag.casefold() for tag in model.tags):
+        return False
+    if query.nsfw == "none":
+        return not model.nsfw  # the hub chose by the level of what it shows; a model's own mask says what it also has
+    return model.nsfw_level & ~_ALLOWED_LEVELS[query.nsfw] == 0
+
+
+def _next_cursor(page: wire.Page) -> str:
+    """The cursor, also where only the next page's address is given; that address itself is never followed."""
+    if page.metadata.next_cursor or not page.metadata.next_page:
+        return page.metadata.next_cursor
+    try:
+        return parse_qs(urlsplit(page.metadata.next_page).query).get("cursor", [""])[0]
+    except ValueError:
+        return ""
+
+
+def _newest(model: Model) -> Version:
+    version = next((version for version in model.versions if version.files), None)
+    if version is None:
+        state = f" (it is {model.mode})" if model.mode else ""
+        raise NotFound(f"Model {model.id} offers no file to download{state}.", url=model.url)
+    return version
+
+
+def _by_id(values: object) -> dict[object, Mapping[str, object]]:
+    """Raw objects by their id as a number."""
+    entries = values if isinstance(values, list) else []
+    numbered = ((entry, str(entry.get("id", ""))) for entry in entries if isinstance(entry, dict))
+    return {int(number): entry for entry, number in numbered if number.isascii() and number.isdigit()}
+
+
+def _checked_id(value: Id, what: str, hub: str) -> int:
+    """The id, if it can be one: the hub fails instead of answering 404 for absurd ones."""
+    number = int(value) if str(value).isdigit() else 0
+    if not 0 < number <= MAX_ID:
+        raise NotFound(f"{hub} has no {what} {value}: its ids are numbers up to {MAX_ID}.")
+    return number
+
+
+def _read(shape: type[Body], raw: Mapping[str, object], hub: str) -> Body:
+    try:
+        return shape.model_validate(raw)
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, fault["loc"])) for fault in error.errors(include_url=False)}))
+        raise BadAnswer(f"{hub} answered with a record that cannot be used ({fields}).") from error
+
+
+def _strange(hub: str) -> NoReturn:
+    raise BadAnswer(f"{hub} answered with a list or a bare value where a record was expected.")

@@ -1,0 +1,258 @@
+"""The HTTP client: the only place that speaks the protocol, holds the token and decides who gets it.
+
+Redirects are followed by hand. Every hop has headers of its own; the token goes out on the first one only, and only to
+the hub's own origins, for storage hosts refuse a request that carries it and others would learn it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+
+import hubtool
+from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline
+from hubtool.hubs.addresses import Reach, literal_reach, next_address, origin, public_url, reach_of_host
+from hubtool.hubs.connection import Connection
+from hubtool.hubs.refusals import Refusal, problem_of
+from hubtool.hubs.retry import Patience, TryAgain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hubtool.settings import Settings
+
+USER_AGENT = f"hubtool/{hubtool.__version__} (+https://github.com/hubtool/hubtool)"
+JSON_LIMIT_BYTES = 32 << 20
+MAX_HOPS = 5
+CONNECT_S = 10.0
+_ERROR_BYTES = 64 << 10  # read of an error's body
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a hub lives, and the token for it."""
+
+    base: str  # scheme://host[:port][/path] without a slash at the end
+    origins: frozenset[str]  # those that may see the token
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The final answer to a request, its body not yet read."""
+
+    url: str = field(repr=False)  # may be signed: a secret
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    redirected: bool
+    had_token: bool
+    _response: httpx.Response = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """Who answered."""
+        return urlsplit(self.url).hostname or ""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it comes, nothing decoded.
+
+        Raises:
+            TryAgain: the connection broke, or was silent for too long.
+        """
+        with _translated(self.url):
+            # without a size: re-chunking costs 40 % of the throughput
+            yield from self._response.iter_raw()
+
+    def decoded(self, limit: int) -> bytes:
+        """The whole body, decompressed, or its first `limit` bytes."""
+        body = bytearray()
+        with _translated(self.url):
+            for chunk in self._response.iter_bytes():
+                body += chunk
+                if len(body) >= limit:
+                    break
+        return bytes(body[:limit])
+
+    def refusal(self) -> Refusal:
+        """The answer as an error."""
+        return Refusal(self.status, self.decoded(_ERROR_BYTES), self.headers, public_url(self.url), self.had_token)
+
+
+class Client:
+    """Connections to one hub and to the storage it points to. Threads may share it."""
+
+    def __init__(self, site: Site, settings: Settings) -> None:
+        self.site = site
+        self.settings = settings
+        self._lines: set[Connection] = set()
+        self._quiet_until: dict[str, float] = {}  # host → monotonic time before which it asked for silence
+        self.stop = threading.Event()
+
+    @cached_property
+    def reach(self) -> Reach:
+        """How far inside the hub is; what it names may be there too."""
+        return reach_of_host(urlsplit(self.site.base).hostname or "")
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        timeout = self.settings.timeout_s
+        return httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
+            # a fresh connection each time: its socket is known, and none that the server closed meanwhile is reused
+            limits=httpx.Limits(max_keepalive_connections=0),
+            # proxies and CA files of the environment; httpx 0.28 reads no netrc
+            trust_env=literal_reach(urlsplit(self.site.base).hostname or "") is None,
+            follow_redirects=False,
+        )
+
+    def get_json(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> object:
+        """What the hub's API answers, parsed.
+
+        Raises:
+            HubProblem: any refusal, as its own type; NetworkFailure when all tries failed; BadAnswer if it is no JSON.
+        """
+        url = str(httpx.URL(self.site.base + path, params=list(parameters)) if parameters else self.site.base + path)
+        return _parsed(self._read(url, JSON_LIMIT_BYTES, self.reach), url)
+
+    def get_bytes(self, url: str, limit: int) -> bytes:
+        """A small file (a picture) that the hub's answer names; never with the token.
+
+        Raises:
+            HubProblem: it cannot be had, or is larger than `limit` bytes.
+        """
+        target = next_address(self.site.base + "/", url, self.reach)
+        return self._read(target, limit, self.reach, with_token=False)
+
+    @contextlib.contextmanager
+    def open(self, url: str, headers: Mapping[str, str], reach: Reach, *, with_token: bool = True) -> Iterator[Answer]:
+        """Ask for a URL and follow redirects by hand to the answer that is none.
+
+        `reach` is how far inside redirects may lead. The answer may have any status but those of redirects.
+
+        Raises:
+            TryAgain: no connection, or it broke.
+            UnsafeAddress: a redirect leads where it must not.
+            BadAnswer: more than MAX_HOPS redirects, or one that leads nowhere.
+            Offline: the settings forbid any connection.
+        """
+        if self.settings.offline:
+            raise Offline(f"{origin(url)} was not asked because of `--offline`.", url=public_url(url))
+        if self.stop.is_set():
+            raise NetworkFailure("The transfer was interrupted.", url=public_url(url))
+        target, first = url, True
+        for _ in range(MAX_HOPS + 1):
+            token = self.site.token if first and with_token and origin(target) in self.site.origins else ""
+            with self._send(target, headers, token, reach) as response:
+                if response.status_code not in _REDIRECTS:
+                    plain = {name.lower(): value for name, value in response.headers.items()}
+                    yield Answer(target, response.status_code, plain, not first, bool(token), response)
+                    return
+                location = response.headers.get("location")
+            if not location:
+                raise BadAnswer(f"{origin(target)} redirects without saying where to.", url=public_url(target))
+            onward = next_address(target, location, reach)
+            if urlsplit(onward).path.rstrip("/") == "/login":
+                raise NeedsToken(f"{origin(url)} wants a login for this file.", url=public_url(url))
+            target, first = onward, False
+        raise BadAnswer(f"{origin(url)} redirects more than {MAX_HOPS} times.", url=public_url(url))
+
+    def abort(self) -> None:
+        """Make every transfer in progress fail at once, from another thread."""
+        self.stop.set()
+        for line in list(self._lines):
+            line.hang_up()
+
+    @contextlib.contextmanager
+    def _send(self, url: str, headers: Mapping[str, str], token: str, reach: Reach) -> Iterator[httpx.Response]:
+        host = urlsplit(url).hostname or ""
+        self.stop.wait(max(0.0, self._quiet_until.get(host, 0.0) - time.monotonic()))
+        # behind a proxy the other end is the proxy, which does the looking up
+        proxied = self._http.trust_env and bool(urllib.request.getproxies())
+        line = Connection(host, None if proxied else max(reach, self._named_reach(url)), self.settings.give_up_s)
+        own = {"User-Agent": USER_AGENT, "Accept": "*/*", **headers}
+        if token:
+            own["Authorization"] = f"Bearer {token}"
+        self._lines.add(line)
+        try:
+            with _translated(url), self._http.stream("GET", url, headers=own, extensions={"trace": line}) as response:
+                self._heed(host, response)
+                yield response
+        finally:
+            line.hang_up()
+            self._lines.discard(line)
+
+    def _named_reach(self, url: str) -> Reach:
+        """The user named the hub itself, wherever it is."""
+        return self.reach if origin(url) == origin(self.site.base) else Reach.PUBLIC
+
+    def _heed(self, host: str, response: httpx.Response) -> None:
+        """A 429 holds back every worker that talks to this host."""
+        wish = response.headers.get("retry-after", "")
+        if response.status_code == 429 and wish.isascii() and wish.isdigit() and len(wish) < 4:
+            self._quiet_until[host] = time.monotonic() + float(wish)
+
+    def _read(self, url: str, limit: int, reach: Reach, *, with_token: bool = True) -> bytes:
+        """A whole small body, retried as Patience allows."""
+        patience = Patience(self.settings, stop=self.stop)
+        while True:
+            try:
+                with self.open(url, {"Accept-Encoding": "gzip"}, reach, with_token=with_token) as answer:
+                    return _checked_body(answer, limit, patience)
+            except TryAgain as failure:
+                patience.failed(failure)
+
+
+def _checked_body(answer: Answer, limit: int, patience: Patience) -> bytes:
+    if answer.status != 200:
+        problem = problem_of(answer.refusal())
+        raise problem
+    body = bytearray()
+    with _translated(answer.url):
+        for chunk in answer._response.iter_bytes():  # noqa: SLF001  # this module's own record
+            body += chunk
+            patience.progress(len(body))
+            if len(body) > limit:
+                raise BadAnswer(f"{answer.host} answered with more than {limit >> 20} MiB.", url=public_url(answer.url))
+    return bytes(body)
+
+
+def _parsed(body: bytes, url: str) -> object:
+    """JSON, whatever is wrong with it that can be borne: a byte order mark, NaN, repeated keys."""
+    try:
+        return json.loads(body.decode("utf-8-sig", "replace"))
+    except RecursionError as error:
+        raise BadAnswer(f"{origin(url)} answered with JSON nested too deep to be real.", url=public_url(url)) from error
+    except ValueError as error:
+        what = "a web page" if body.lstrip()[:1] == b"<" else "something that is no JSON"
+        raise BadAnswer(f"{origin(url)} answered with {what} instead of its API.", url=public_url(url)) from error
+
+
+@contextlib.contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Turn httpx's exceptions into ours; none of them may carry the URL, which can be signed."""
+    host = urlsplit(url).hostname or ""
+    shown = public_url(url)
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise TryAgain(NetworkFailure(f"{host} fell silent.", url=shown)) from error
+    except httpx.ConnectError as error:
+        if "CERTIFICATE" in str(error).upper():
+            raise NetworkFailure(f"The certificate of {host} cannot be trusted.", url=shown) from error
+        raise TryAgain(NetworkFailure(f"{host} cannot be reached: {error}.", url=shown), weight=2) from error
+    except httpx.TransportError as error:
+        raise TryAgain(NetworkFailure(f"The connection to {host} broke: {error}.", url=shown)) from error
+    except httpx.DecodingError as error:
+        raise BadAnswer(f"{host} answered with damaged compression.", url=shown) from error
+    except (httpx.InvalidURL, httpx.StreamError) as error:
+        raise HubProblem(f"{host} cannot be asked: {type(error).__name__}.", url=shown) from error

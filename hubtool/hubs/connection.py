@@ -1,0 +1,73 @@
+"""One connection, watched through the trace events of httpx: who is at its other end, and a way to hang up.
+
+httpx's own timeouts are per read: a server that sends one byte of its header a minute never trips them, and a name that
+resolves to an inner address is connected to before anyone has looked. Both are settled here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from hubtool.hubs.addresses import Reach, reach_of_address, refuse_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class _Stream(Protocol):
+    def get_extra_info(self, info: str) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class Connection:
+    """The trace callback of one request."""
+
+    def __init__(self, host: str, allowed: Reach | None, header_s: float) -> None:
+        """`allowed` None means that the other end is not looked at (a proxy); `header_s` bounds the wait for the header."""
+        self._host, self._allowed, self._header_s = host, allowed, header_s
+        self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+
+    def __call__(self, event: str, info: Mapping[str, object]) -> None:
+        """Take one trace event.
+
+        Raises:
+            UnsafeAddress: the host turned out to lie further inside than allowed; nothing was sent to it.
+        """
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._connected(info["return_value"])  # type: ignore[arg-type]  # the event's documented payload
+        elif event.endswith(".receive_response_headers.started"):
+            self._stop_timer()  # a proxy's answer to CONNECT has a header too
+            self._timer = threading.Timer(self._header_s, self.hang_up)
+            self._timer.daemon = True
+            self._timer.start()
+        elif event.endswith((".receive_response_headers.complete", ".receive_response_headers.failed")):
+            self._stop_timer()
+
+    def _connected(self, stream: _Stream) -> None:
+        found = stream.get_extra_info("socket")
+        self._socket = found if isinstance(found, socket.socket) else None
+        peer = stream.get_extra_info("server_addr")
+        if self._allowed is None or not isinstance(peer, tuple):
+            return
+        try:
+            refuse_inside(self._host, reach_of_address(str(peer[0])), self._allowed)
+        except BaseException:
+            stream.close()
+            raise
+
+    def hang_up(self) -> None:
+        """End the connection under a reader that is blocked in it, from another thread."""
+        self._stop_timer()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                # not SSLSocket.shutdown, which would take the TLS object away from the reading thread
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

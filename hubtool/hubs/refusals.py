@@ -1,0 +1,147 @@
+"""From a hub's refusal to the error that says what to do about it.
+
+Civitai answers errors as `{"error": text}`, `{"message": text}`, both, `{"error": {zod error}}`, a bare list of zod issues, and
+behind Cloudflare as HTML; storage hosts answer S3's XML. Which status means what: docs/hubs.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubtool.errors import (
+    EarlyAccess,
+    Forbidden,
+    HubProblem,
+    NeedsToken,
+    NotFound,
+    RateLimited,
+)
+from hubtool.hubs.retry import TryAgain, busy
+from hubtool.hubs.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SHOWN_CHARACTERS = 300
+#: 429 answers that no waiting of ours will change (civitai src/pages/api/v1/models/index.ts, download/models/[…].ts).
+_LASTING_429 = ("too many pages", "unusual amount of downloading")
+_BUSY = {408, 425, 429}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer with a status of 400 or more (or an error dressed as 200)."""
+
+    status: int
+    body: bytes  # its beginning
+    headers: Mapping[str, str]  # names in lower case
+    url: str  # without secrets
+    had_token: bool = False
+
+    @property
+    def table(self) -> Mapping[str, object]:
+        """The JSON object of the body, empty if there is none."""
+        value = _json(self.body)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def says(self) -> str:
+        """The body's own words in one line, or nothing."""
+        return one_line(_words(self.body))[:_SHOWN_CHARACTERS].strip()
+
+
+def problem_of(refusal: Refusal) -> HubProblem | TryAgain:
+    """The error to raise; a TryAgain if it may pass."""
+    status = refusal.status
+    words = refusal.says or "no reason given"
+    message = f"{_host(refusal.url)} answered {status}: {words}" + ("" if words.endswith((".", "!", "?")) else ".")
+    if status >= 500 or (status in _BUSY and not _lasts(words)):
+        return busy(status, message, refusal.url, refusal.headers.get("retry-after"))
+    if status == 404 and "no-store" in refusal.headers.get("cache-control", ""):
+        # Civitai's storage resolver failed for now; a real 404 may be cached
+        return TryAgain(NotFound(message, url=refusal.url), weight=2)
+    make = _BY_STATUS.get(status)
+    return make(refusal, message) if make else HubProblem(message, url=refusal.url, hint="The hub refused the request.")
+
+
+def _unauthorised(refusal: Refusal, message: str) -> HubProblem:
+    if "disabled downloads" in refusal.says:
+        return Forbidden(message, url=refusal.url, hint="The creator allows use on the site only.")
+    if refusal.had_token:
+        return NeedsToken(message, url=refusal.url, hint="The API key was not accepted: check or renew it.")
+    return NeedsToken(message, url=refusal.url)
+
+
+def _forbidden(refusal: Refusal, message: str) -> HubProblem:
+    table = refusal.table
+    if str(table.get("error", "")).strip().lower() == "early access":
+        deadline = table.get("deadline")
+        return EarlyAccess(
+            message, url=refusal.url, deadline=one_line(deadline)[:40] if isinstance(deadline, str) else ""
+        )
+    return Forbidden(message, url=refusal.url)
+
+
+def _gone(refusal: Refusal, message: str) -> HubProblem:
+    return NotFound(message, url=refusal.url, hint="It was archived by its creator; look for another version.")
+
+
+def _missing(refusal: Refusal, message: str) -> HubProblem:
+    return NotFound(message, url=refusal.url)
+
+
+def _region(refusal: Refusal, message: str) -> HubProblem:
+    return Forbidden(message, url=refusal.url, hint="The hub blocks the region that you connect from.")
+
+
+def _quota(refusal: Refusal, message: str) -> HubProblem:
+    return RateLimited(message, url=refusal.url)
+
+
+_BY_STATUS = {401: _unauthorised, 403: _forbidden, 404: _missing, 410: _gone, 429: _quota, 451: _region}
+
+
+def _lasts(words: str) -> bool:
+    return any(phrase in words for phrase in _LASTING_429)
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0] or "The hub"
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _words(body: bytes) -> str:
+    """What an error body says, whichever of its shapes it has."""
+    value = _json(body)
+    if value is not None:
+        return _said(value)
+    text = body.decode("utf-8", "replace")
+    for pattern in (r"<title>(.*?)</title>", r"<Message>(.*?)</Message>", r"<Code>(.*?)</Code>"):
+        match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
+        if match:
+            return match[1]
+    return "" if text.lstrip().startswith("<") else text
+
+
+def _said(value: object, depth: int = 3) -> str:
+    """The human words inside an error object: `message` before `error`, the first of a list of issues."""
+    if depth == 0 or value is None:
+        return ""
+    if isinstance(value, str):
+        inner = _json(value.encode("utf-8", "replace")) if value.lstrip().startswith(("[", "{")) else None
+        return _said(inner, depth - 1) if inner is not None else value
+    if isinstance(value, list):
+        return _said(value[0], depth - 1) if value else ""
+    if isinstance(value, dict):
+        parts = [_said(value.get(key), depth - 1) for key in ("error", "message")]
+        return " – ".join(dict.fromkeys(part for part in parts if part))
+    return ""

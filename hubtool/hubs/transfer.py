@@ -1,0 +1,182 @@
+"""The download of one verified file: nothing appears at its final name before it is complete, checked and on disk.
+
+plan → lock → fetch (hubtool.hubs.fetch) → verify → sync → give it its name. A wrong hash starts over once, then fails.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from hubtool.errors import Forbidden, HashMismatch, UnsafeFile, WrongFile
+from hubtool.formats.atomic import reraise
+from hubtool.hubs.addresses import next_address, reach_of_host
+from hubtool.hubs.fetch import Conduct, Fetch, Source
+from hubtool.hubs.hub import Downloaded, is_pickle_name
+from hubtool.hubs.lock import sole_writer
+from hubtool.hubs.names import final_name, header_name, numbered, url_names
+from hubtool.hubs.part import Part, has_bytes
+from hubtool.hubs.space import Space
+from hubtool.hubs.verify import Promise, check_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hubtool.hubs.client import Client
+    from hubtool.hubs.hub import Resolved
+
+    Report = Callable[[int, int | None], None]
+
+
+def _silent(_: str) -> Report:
+    return lambda _done, _total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Where to and how. The same object serves any number of downloads at the same time."""
+
+    folder: Path = Path()
+    name: str = ""  # instead of the hub's
+    verify: bool = True
+    resume: bool = True
+    limit_bytes_s: float | None = None
+    watch: Callable[[str], Report] = _silent  # file name → what is told (bytes there, bytes in all)
+    space: Space = field(default_factory=Space)
+
+
+def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded:
+    """Bring one file into a folder, complete and verified, or raise and leave nothing at its final name.
+
+    A file that is already there with the published hash is not fetched again. A taken name gets `_<version id>`; nothing
+    is ever overwritten. What an interruption left is continued.
+
+    Raises:
+        UnsafeFile: it is a pickle. Forbidden: the creator allows use on the site only.
+        NeedsToken, EarlyAccess, NotFound, RateLimited, NetworkFailure, UnsafeAddress: the hub or storage refuses, or is away.
+        HashMismatch, WrongFile: what comes is not what the hub describes.
+        StorageProblem: the disk refuses.
+    """
+    promise = _promised(wanted, transfer)
+    found = find_present(wanted, transfer)
+    if found is not None:
+        return found
+    try:
+        transfer.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reraise(error, transfer.folder)
+    part = Part(transfer.folder, f"{wanted.file.url} {wanted.file.sha256 or ''}")
+    with sole_writer(part.lock_path, lambda: _size(part.path), client.settings.give_up_s) as alone:
+        found = find_present(wanted, transfer)  # another process may have brought it while this one waited
+        if found is not None:
+            return found
+        if not alone:
+            part = Part(transfer.folder, secrets.token_hex())
+        conduct = Conduct(transfer.space, transfer.folder, transfer.watch(promise.name), transfer.limit_bytes_s)
+        fetch = Fetch(client, _source(client, wanted), part, promise, conduct)
+        return _Job(wanted, transfer, part, promise, fetch).run()
+
+
+def planned_path(wanted: Resolved, transfer: Transfer) -> Path:
+    """Where the file would go if the name is free."""
+    return _paths(wanted, transfer, [])[0]
+
+
+def find_present(wanted: Resolved, transfer: Transfer) -> Downloaded | None:
+    """The file at its destination, if it is there with the hash that the hub published."""
+    digest = wanted.file.sha256
+    if not digest:
+        return None
+    for path in _paths(wanted, transfer, []):
+        if has_bytes(path, None, digest):
+            return Downloaded(path, path.stat().st_size, digest, verified=True, resumed_from=0, status="present")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One download whose part is locked."""
+
+    wanted: Resolved
+    transfer: Transfer
+    part: Part
+    promise: Promise
+    fetch: Fetch
+
+    def run(self) -> Downloaded:
+        """Fetch, verify, publish."""
+        part = self.part
+        part.open(resume=self.transfer.resume)
+        try:
+            verified = self._verified()
+            part.sync()
+            size, digest, resumed = part.size, part.sha256, part.resumed_from
+            disposition, address = self.fetch.offered_names
+            offered = [header_name(disposition) or "", *url_names(address)]
+            path = part.publish(_paths(self.wanted, self.transfer, offered, digest))
+        except (HashMismatch, WrongFile, UnsafeFile):
+            part.discard()
+            raise
+        finally:
+            part.close()
+        return Downloaded(path, size, digest, verified, resumed, "downloaded")
+
+    def _verified(self) -> bool:
+        """Fetch and check; a wrong file is fetched once more from the beginning, for the fault may lie in between."""
+        self.fetch.run()
+        try:
+            return self._checked()
+        except HashMismatch:
+            self.fetch.start_over()
+        self.fetch.run()
+        return self._checked()
+
+    def _checked(self) -> bool:
+        return check_whole(self.part.path, self.promise, self.part.size, self.part.sha256)
+
+
+def _promised(wanted: Resolved, transfer: Transfer) -> Promise:
+    """What to hold the download to.
+
+    Raises:
+        UnsafeFile, Forbidden: it is not to be had at all.
+    """
+    file, name = wanted.file, planned_path(wanted, transfer).name
+    if is_pickle_name(file.name, file.format):
+        raise UnsafeFile(f"{file.name} is a pickle, which can run code when loaded; it is not downloaded.")
+    if not wanted.version.downloadable:
+        raise Forbidden(
+            f"The creator of version {wanted.version.id} has disabled downloads.",
+            hint="It can be used on the hub's site only.",
+        )
+    return Promise(name, file.size_bytes, file.hashes) if transfer.verify else Promise(name)
+
+
+def _source(client: Client, wanted: Resolved) -> Source:
+    """The address to ask. What the user typed may be anywhere; what the hub says may not.
+
+    Raises:
+        UnsafeAddress: the hub names an address that must not be contacted.
+    """
+    url = wanted.file.url
+    if wanted.hub:
+        return Source(next_address(f"{client.site.base}/", url, client.reach), client.reach)
+    return Source(url, reach_of_host(urlsplit(url).hostname or ""))
+
+
+def _paths(wanted: Resolved, transfer: Transfer, offered: Sequence[str], digest: str = "") -> list[Path]:
+    """The file's possible places, best first; `offered` are names by the storage, used where the hub has none."""
+    wishes = [transfer.name] if transfer.name else [wanted.file.name, *offered]
+    name = final_name(wishes, f"{wanted.version.id or 'download'}")
+    marks = [str(wanted.version.id), (digest or wanted.file.sha256 or "")[:8]]
+    return [transfer.folder / name, *(transfer.folder / numbered(name, mark) for mark in marks if mark)]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
