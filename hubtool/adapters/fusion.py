@@ -1,8 +1,8 @@
 """Between fused modules and their parts: the authors' q·k·v in one weight, diffusers' one by one.
 
 Splitting is always exact: `up` is cut by rows, and `down` is shared, or cut too where `up` is block-diagonal. Joining is exact
-at the sum of the ranks, or at the common rank where all parts share one `down`. Which of these happened, per module, is kept in
-the metadata (`hubtool.fused`), so that an absent part stays absent on the way back.
+at the sum of the ranks, or at the common rank where all parts share one `down`. Where the zeros of the result do not show
+which it was, the metadata says so (`hubtool.fused`): an absent part stays absent on the way back.
 """
 
 from __future__ import annotations
@@ -198,11 +198,17 @@ def _join_all(
         joined = _join(name, target, parts)
         module = ModuleRef(Component.DENOISER, name)
         layers[module] = joined.layer
-        if joined.note is not None:
+        if joined.note is not None and not _shows(joined, target.fused[name]):
             notes[name] = joined.note
         if joined.rounding:
             inexact[module] = joined.rounding
     return layers, notes, inexact
+
+
+def _shows(joined: _Joined, fused: Fused) -> bool:
+    """Whether splitting would find the same parts again without being told."""
+    found = find_partition(joined.layer.tensors[Role.UP], fused.rows)
+    return found is None if joined.note == _SHARED else found == joined.note
 
 
 def _join(name: str, target: Architecture, parts: Mapping[str, Layer]) -> _Joined:

@@ -1,14 +1,14 @@
 """PEFT adapters: `base_model.model.` + the dotted path; alpha lives in `adapter_config.json`.
 
-A raw `state_dict()` keeps the adapter's name (`lora_A.default.weight`); some tools wrap a whole component
-(`transformer.base_model.model.`). Paths follow diffusers, or the authors' names (fal's FLUX trainer).
+A raw `state_dict()` keeps the adapter's name (`lora_A.default.weight`); some tools wrap a component
+(`transformer.base_model.model.`) or a whole pipeline (`base_model.model.unet.`). Paths follow diffusers, or the authors' names (fal's FLUX trainer).
 """
 
 from hubtool.naming.dialect import Dialect, Spelling
 from hubtool.naming.suffixes import PEFT, PEFT_NAMED, joined
 
-_DENOISER = ("base_model.model.", "{denoiser}.base_model.model.")
-_ENCODER = ("{diffusers}.base_model.model.",)
+_DENOISER = ("base_model.model.", "{denoiser}.base_model.model.", "base_model.model.{denoiser}.")
+_ENCODER = ("{diffusers}.base_model.model.", "base_model.model.{diffusers}.")
 _BOTH = joined(PEFT, PEFT_NAMED)
 
 DIALECT = Dialect(

@@ -1,0 +1,1 @@
+"""Validation rules: one module a subject, each a list of functions that yield problems."""

@@ -1,0 +1,133 @@
+"""Rules about values: finite, not all zero, and hashed as the metadata says. Works on bytes, without torch or numpy.
+
+A float is not finite when all bits of its exponent are set, so a scan for one or two byte patterns at a fixed distance is enough
+(IEEE 754; OCP 8-bit floating point 1.0 for F8).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from hubtool.formats.hashing import embedded_hash
+from hubtool.formats.safetensors import printable
+from hubtool.formats.tensor import FileBytes
+from hubtool.naming.address import Role
+from hubtool.operations.rules.modules import layers
+from hubtool.operations.rules.problem import Problem, Subject, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hubtool.adapters.layer import Layer
+    from hubtool.formats.tensor import LazyTensor
+
+_BLOCK = 1 << 20
+_TAIL_SHARE = 0.25  # of the body; trained tensors of zeros (fresh `up`) are smaller or spread
+#: Factors that are zero before training; the change is zero if all of one kind are.
+_ENDS = (Role.UP, Role.HADA_W2_A, Role.LOKR_W2, Role.LOKR_W2_B, Role.DIFF)
+
+
+class _Pattern(NamedTuple):
+    """Bytes of an element, from the most significant, that are all exponent ones when it is not finite."""
+
+    size: int
+    first: frozenset[int]
+    second: frozenset[int] | None = None
+
+
+def _with_bits(mask: int) -> frozenset[int]:
+    return frozenset(byte for byte in range(256) if byte & mask == mask)
+
+
+_NOT_FINITE: Mapping[str, _Pattern] = {
+    "F64": _Pattern(8, _with_bits(0x7F), _with_bits(0xF0)),
+    "F32": _Pattern(4, _with_bits(0x7F), _with_bits(0x80)),
+    "BF16": _Pattern(2, _with_bits(0x7F), _with_bits(0x80)),
+    "F16": _Pattern(2, _with_bits(0x7C)),
+    "F8_E5M2": _Pattern(1, _with_bits(0x7C)),
+    "F8_E4M3": _Pattern(1, _with_bits(0x7F)),
+}
+
+
+def finite(subject: Subject) -> Iterator[Problem]:
+    """NaN and infinity; of many the first three are told."""
+    count = 0
+    for key, tensor in subject.file.tensors.items():
+        if not tensor.shape and key.endswith(".alpha"):
+            continue  # judged with the alphas: LoKr's may be anything
+        if has_non_finite(tensor):
+            count += 1
+            yield problem("E_NONFINITE", f"{printable(key)} holds NaN or infinity.", key)
+            if count == 3:
+                return
+
+
+def has_non_finite(tensor: LazyTensor) -> bool:
+    """Whether any element is NaN or infinite; False for dtypes that have neither."""
+    pattern = _NOT_FINITE.get(tensor.dtype)
+    if pattern is None:
+        return False
+    view = tensor.view()
+    step = _BLOCK - _BLOCK % pattern.size
+    try:
+        return any(_hit(bytes(view[i : i + step]), pattern) for i in range(0, len(view), step))
+    finally:
+        if isinstance(tensor.data, FileBytes):
+            tensor.data.file.forget(tensor.data.start, tensor.data.stop)
+
+
+def _hit(block: bytes, pattern: _Pattern) -> bool:
+    high = block[pattern.size - 1 :: pattern.size]
+    harmless = bytes(byte for byte in range(256) if byte not in pattern.first)
+    if not high.translate(None, harmless):
+        return False
+    if pattern.second is None:
+        return True
+    below = block[pattern.size - 2 :: pattern.size]
+    suspects = re.finditer(b"[" + re.escape(bytes(sorted(pattern.first))) + b"]", high, re.DOTALL)
+    return any(below[found.start()] in pattern.second for found in suspects)
+
+
+def not_all_zero(subject: Subject) -> Iterator[Problem]:
+    """A file whose change is nothing."""
+    changing = [layer for layer in layers(subject) if any(role in layer.tensors for role in _ENDS)]
+    if changing and all(_is_zero(layer) for layer in changing):
+        yield problem("W_ALL_ZERO", "Every module's last factor is zero: the file changes nothing.")
+
+
+def _is_zero(layer: Layer) -> bool:
+    role = next(role for role in _ENDS if role in layer.tensors)
+    return all_zero(layer.tensors[role].view())
+
+
+def all_zero(view: memoryview) -> bool:
+    """Whether there is no bit set."""
+    return not any(bytes(view[i : i + _BLOCK]).strip(b"\0") for i in range(0, len(view), _BLOCK))
+
+
+def zero_tail(subject: Subject) -> Iterator[Problem]:
+    """A file of the right size whose end was never written: a preallocated, interrupted download."""
+    file, body = subject.file.file, subject.file.size_bytes - subject.file.body_start
+    start = subject.file.size_bytes - int(body * _TAIL_SHARE)
+    ends = [t for t in subject.file.tensors.values() if isinstance(t.data, FileBytes) and t.data.start >= start]
+    if body > 4096 and len(ends) > 1 and all_zero(file.view(start, subject.file.size_bytes)):
+        yield problem("W_ZERO_TAIL", f"The last {body - (start - subject.file.body_start)} bytes are all zero.")
+
+
+def stated_hash(subject: Subject) -> Iterator[Problem]:
+    """`sshs_model_hash` or `modelspec.hash_sha256` against the SHA-256 of the tensor bytes."""
+    stated = embedded_hash(subject.file.metadata)
+    if stated is None or len(stated) != 64:
+        return
+    digest, file = hashlib.sha256(), subject.file
+    for start in range(file.body_start, file.size_bytes, _BLOCK):
+        digest.update(file.file.view(start, min(start + _BLOCK, file.size_bytes)))
+    if digest.hexdigest() != stated:
+        yield problem(
+            "W_HASH_METADATA", f"The metadata says {stated[:12]}…, the tensors hash to {digest.hexdigest()[:12]}…."
+        )
+
+
+RULES = (finite, not_all_zero, zero_tail, stated_hash)
