@@ -18,21 +18,18 @@ if TYPE_CHECKING:
     from hubtool.cli._output import Row
     from hubtool.hubs.batch import Outcome
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class Rate(click.ParamType):
-    """Bytes a second: 500K, 2.5M."""
-
-    name = "rate"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The rate as bytes a second, at least 1024."""
-        text = str(value).upper().removesuffix("/S").removesuffix("B").removesuffix("I")
-        number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
-        if not number.replace(".", "", 1).isdigit() or float(number) * _UNITS[unit] < 1024:
-            self.fail(f"{value!r} is no rate of at least 1K; write it like 500K or 2M.", param, ctx)
-        return float(number) * _UNITS[unit]
+def _bytes_a_second(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """`500K`, `2.5M`: bytes a second, at least 1024."""
+    if value is None:
+        return None
+    text = value.upper().removesuffix("/S").removesuffix("B").removesuffix("I")
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
+    if not number.replace(".", "", 1).isdigit() or float(number) * _UNITS.get(unit, 1) < 1024:
+        raise click.BadParameter(f"{value!r} is no rate of at least 1K; write it like 500K or 2M.")
+    return float(number) * _UNITS.get(unit, 1)
 
 
 @click.command(cls=HubtoolCommand)
@@ -45,7 +42,9 @@ class Rate(click.ParamType):
 @click.option("--name", default="", metavar="NAME", help="Store it under this name.")
 @click.option("--no-verify", is_flag=True, help="Ignore the size and hashes that the hub publishes.")
 @click.option("--connections", type=click.IntRange(1, 16), default=1, help="Accepted; a file uses one so far.")
-@click.option("--limit-rate", type=Rate(), metavar="R", help="At most so many bytes a second and file: 500K, 2M.")
+@click.option(
+    "--limit-rate", callback=_bytes_a_second, metavar="R", help="At most so many bytes a second and file: 500K, 2M."
+)
 @click.option("--resume/--no-resume", default=True, help="Go on with what an interrupted run left (default).")
 @dry_run_option
 def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
@@ -69,7 +68,7 @@ def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
             name=str(options["name"]),
             verify=not options["no_verify"],
             resume=bool(options["resume"]),
-            limit_bytes_s=options["limit_rate"],  # type: ignore[arg-type]  # Rate made it a float
+            limit_bytes_s=options["limit_rate"],  # type: ignore[arg-type]  # its callback made it a float
             watch=watch,
         )
         outcomes = download_all(open_hub(settings), expand(specs, sys.stdin), wish, transfer, settings.jobs)

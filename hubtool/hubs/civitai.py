@@ -276,7 +276,8 @@ class CivitaiHub:
 def _parameters(query: Query, cursor: str, limit: int) -> Iterator[tuple[str, str]]:
     """The parameters of GET /models. Nothing is sent that may stay away: an unset filter is not the same as false."""
     yield "limit", str(limit)
-    yield from (("types", kind) for kind in query.types)
+    # the commonest type last, for small servers that keep only the last of a repeated parameter
+    yield from (("types", kind) for kind in reversed(query.types))
     yield from (("baseModels", base) for base in query.base_models)
     optional = {"query": query.text, "tag": query.tag, "username": query.creator, "cursor": cursor}
     yield from ((key, value) for key, value in optional.items() if value)

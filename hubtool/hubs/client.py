@@ -250,6 +250,11 @@ def _translated(url: str) -> Iterator[None]:
         if "CERTIFICATE" in str(error).upper():
             raise NetworkFailure(f"The certificate of {host} cannot be trusted.", url=shown) from error
         raise TryAgain(NetworkFailure(f"{host} cannot be reached: {error}.", url=shown), weight=2) from error
+    except httpx.RemoteProtocolError as error:
+        # the text of other violations quotes the offending header, which may be a signed address
+        early = str(error).startswith(("peer closed", "Server disconnected"))
+        what = "ended the connection too early" if early else "does not answer in proper HTTP"
+        raise TryAgain(NetworkFailure(f"{host} {what}.", url=shown), weight=1 if early else 2) from error
     except httpx.TransportError as error:
         raise TryAgain(NetworkFailure(f"The connection to {host} broke: {error}.", url=shown)) from error
     except httpx.DecodingError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from hubtool.errors import BadAnswer, NetworkFailure, WrongFile
@@ -62,7 +63,7 @@ class _Span:
 class Fetch:
     """One file on its way; `run` returns when the server says that it is all there."""
 
-    def __init__(self, client: Client, source: Source, part: Part, promise: Promise, conduct: Conduct) -> None:  # the five parties of a transfer
+    def __init__(self, client: Client, source: Source, part: Part, promise: Promise, conduct: Conduct) -> None:
         self._client, self._source, self._part = client, source, part
         self._promise, self._conduct = promise, conduct
         floor = min(FLOOR_BYTES, int((conduct.limit_bytes_s or FLOOR_BYTES) * client.settings.give_up_s / 2))
@@ -131,12 +132,16 @@ class Fetch:
             raise self._distrust(f"{answer.host} sends another part of the file than was asked for.")
         if not span.start and self._part.size:
             self._restart()
-        limit = self._promise.check_total(span.total)
         self.offered_names = (answer.headers.get("content-disposition", ""), answer.url)
+        body = answer.chunks()
+        start = b"" if self._part.size else self._first(body)
+        if not self._part.size:
+            check_start(start, self._promise, span.total)
+        limit = self._promise.check_total(span.total)
         size = span.total if span.total is not None else self._promise.size_bytes
         with self._conduct.space.reserved(self._conduct.folder, lambda: max(0, (size or 0) - self._part.size)):
             self._part.remember(validators)
-            self._store(self._sniffed(answer.chunks(), span.total), limit, size)
+            self._store(chain([start], body), limit, size)
         self._ended = True
 
     def _span(self, answer: Answer) -> _Span:
@@ -198,24 +203,17 @@ class Fetch:
         self._part.restart()
         self._patience.restart()
 
-    def _sniffed(self, chunks: Iterable[bytes], total: int | None) -> Iterator[bytes]:
-        """The chunks; the first bytes of a file are held back until they are seen to be of the right kind."""
+    def _first(self, body: Iterator[bytes]) -> bytes:
+        """The first chunks, held back until it is seen that they are of the right kind."""
         held = b""
-        waiting = not self._part.size
-        for chunk in chunks:
+        for chunk in body:
             held += chunk
-            if waiting and len(held) < SNIFF_BYTES:
-                continue
-            if waiting:
-                check_start(held[:SNIFF_BYTES], self._promise, total)
-                waiting = False
-            yield held
-            held = b""
-        if waiting:
-            check_start(held, self._promise, total)
-            yield held
+            self._patience.progress(len(held))
+            if len(held) >= SNIFF_BYTES:
+                break
+        return held
 
-    def _store(self, chunks: Iterator[bytes], limit: int, size: int | None) -> None:
+    def _store(self, chunks: Iterable[bytes], limit: int, size: int | None) -> None:
         part, began, before = self._part, time.monotonic(), self._part.size
         for chunk in chunks:
             if self._client.stop.is_set():

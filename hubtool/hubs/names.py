@@ -19,6 +19,7 @@ MAX_NAME_BYTES = 200  # of 255: sidecars add their suffixes
 SAFETENSORS = ".safetensors"
 #: Files of a version that are no weights and cannot run; taken as they are when their hash proves them.
 INERT_SUFFIXES = (".zip", ".json", ".yaml", ".yml", ".txt", ".gguf")
+_SUFFIXES = (SAFETENSORS, *INERT_SUFFIXES)
 _MAX_SUFFIX_BYTES = 16
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[1-9¹²³]|lpt[1-9¹²³])", re.IGNORECASE)
 _ILLEGAL = str.maketrans(dict.fromkeys('<>:"|?*', "_"))
@@ -36,15 +37,15 @@ def safe_name(raw: str) -> str | None:
     last = re.sub(r"^[A-Za-z]:", "", last)  # a drive
     name = unicodedata.normalize("NFC", clean(re.sub(r"[\n\t]", "", last))).translate(_ILLEGAL)
     name = name.strip(" ").rstrip(". ")
-    if not name.strip("."):
+    if not name.strip(".") or name.lower() in _SUFFIXES:
         return None
     return _unreserved(_shortened(name))
 
 
-def final_name(candidates: Iterable[str], fallback: str) -> str:
-    """The first usable candidate, with an extension that says what it is: `.safetensors`, or an inert one."""
+def final_name(candidates: Iterable[str], fallback: str, suffixes: tuple[str, ...] = _SUFFIXES) -> str:
+    """The first usable candidate, with an extension that says what it is: one of `suffixes`, else `.safetensors`."""
     name = next((name for raw in candidates if (name := safe_name(raw))), None) or fallback
-    if name.lower().endswith((SAFETENSORS, *INERT_SUFFIXES)):
+    if name.lower().endswith(suffixes):
         return name
     return _unreserved(_shortened(name + SAFETENSORS))
 

@@ -134,8 +134,10 @@ class Part:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def publish(self, candidates: Iterable[Path]) -> Path:
+    def publish(self, candidates: Iterable[Path]) -> tuple[Path, bool]:
         """Give the finished, synced file the first name that is free or already has these bytes; never overwrite.
+
+        The name, and whether the file is new there.
 
         Raises:
             StorageProblem: the disk refused, or every name is taken by something else.
@@ -146,10 +148,10 @@ class Part:
             if _linked(self.path, path):
                 self.discard()
                 sync_folder(path.parent)
-                return path
+                return path, True
             if has_bytes(path, size, digest):
                 self.discard()
-                return path
+                return path, False
         raise StorageProblem(self.path.parent, "every name for the file is taken by another one")
 
     def _stored(self) -> Validators:

@@ -17,7 +17,7 @@ from hubtool.hubs.addresses import next_address, reach_of_host
 from hubtool.hubs.fetch import Conduct, Fetch, Source
 from hubtool.hubs.hub import Downloaded, is_pickle_name
 from hubtool.hubs.lock import sole_writer
-from hubtool.hubs.names import final_name, header_name, numbered, url_names
+from hubtool.hubs.names import INERT_SUFFIXES, SAFETENSORS, final_name, header_name, numbered, url_names
 from hubtool.hubs.part import Part, has_bytes
 from hubtool.hubs.space import Space
 from hubtool.hubs.verify import Promise, check_whole
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Resolved
+    from hubtool.hubs.verify import Verdict
 
     Report = Callable[[int, int | None], None]
 
@@ -82,7 +83,7 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
 
 def planned_path(wanted: Resolved, transfer: Transfer) -> Path:
     """Where the file would go if the name is free."""
-    return _paths(wanted, transfer, [])[0]
+    return _paths(wanted, transfer, Naming())[0]
 
 
 def find_present(wanted: Resolved, transfer: Transfer) -> Downloaded | None:
@@ -90,10 +91,19 @@ def find_present(wanted: Resolved, transfer: Transfer) -> Downloaded | None:
     digest = wanted.file.sha256
     if not digest:
         return None
-    for path in _paths(wanted, transfer, []):
+    for path in _paths(wanted, transfer, Naming()):
         if has_bytes(path, None, digest):
             return Downloaded(path, path.stat().st_size, digest, verified=True, resumed_from=0, status="present")
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What helps to name a file besides what the hub and the user say."""
+
+    offered: Sequence[str] = ()  # by the storage; used where the hub has no name
+    sha256: str = ""
+    suffixes: tuple[str, ...] = (SAFETENSORS, *INERT_SUFFIXES)  # that its content allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +121,25 @@ class _Job:
         part = self.part
         part.open(resume=self.transfer.resume)
         try:
-            verified = self._verified()
+            verdict = self._verified()
             part.sync()
             size, digest, resumed = part.size, part.sha256, part.resumed_from
-            disposition, address = self.fetch.offered_names
-            offered = [header_name(disposition) or "", *url_names(address)]
-            path = part.publish(_paths(self.wanted, self.transfer, offered, digest))
+            path, is_new = part.publish(self._names(verdict))
         except (HashMismatch, WrongFile, UnsafeFile):
             part.discard()
             raise
         finally:
             part.close()
-        return Downloaded(path, size, digest, verified, resumed, "downloaded")
+        return Downloaded(path, size, digest, verdict.verified, resumed, "downloaded" if is_new else "present")
 
-    def _verified(self) -> bool:
+    def _names(self, verdict: Verdict) -> list[Path]:
+        """Where to put it, now that the storage's names and the content are known too."""
+        disposition, address = self.fetch.offered_names
+        offered = [header_name(disposition) or "", *url_names(address)]
+        suffixes = (SAFETENSORS,) if verdict.is_weights else INERT_SUFFIXES
+        return _paths(self.wanted, self.transfer, Naming(offered, self.part.sha256, suffixes))
+
+    def _verified(self) -> Verdict:
         """Fetch and check; a wrong file is fetched once more from the beginning, for the fault may lie in between."""
         self.fetch.run()
         try:
@@ -134,7 +149,7 @@ class _Job:
         self.fetch.run()
         return self._checked()
 
-    def _checked(self) -> bool:
+    def _checked(self) -> Verdict:
         return check_whole(self.part.path, self.promise, self.part.size, self.part.sha256)
 
 
@@ -167,11 +182,11 @@ def _source(client: Client, wanted: Resolved) -> Source:
     return Source(url, reach_of_host(urlsplit(url).hostname or ""))
 
 
-def _paths(wanted: Resolved, transfer: Transfer, offered: Sequence[str], digest: str = "") -> list[Path]:
-    """The file's possible places, best first; `offered` are names by the storage, used where the hub has none."""
-    wishes = [transfer.name] if transfer.name else [wanted.file.name, *offered]
-    name = final_name(wishes, f"{wanted.version.id or 'download'}")
-    marks = [str(wanted.version.id), (digest or wanted.file.sha256 or "")[:8]]
+def _paths(wanted: Resolved, transfer: Transfer, naming: Naming) -> list[Path]:
+    """The file's possible places, best first."""
+    wishes = [transfer.name] if transfer.name else [wanted.file.name, *naming.offered]
+    name = final_name(wishes, f"{wanted.version.id or 'download'}", naming.suffixes)
+    marks = [str(wanted.version.id), (naming.sha256 or wanted.file.sha256 or "")[:8]]
     return [transfer.folder / name, *(transfer.folder / numbered(name, mark) for mark in marks if mark)]
 
 

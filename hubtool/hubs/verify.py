@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import FileProblem, HashMismatch, NeedsToken, UnsafeFile, WrongFile
 from hubtool.formats.hashing import hash_file
-from hubtool.formats.magic import foreign, is_pickle
+from hubtool.formats.magic import foreign, is_pickle, looks_like_safetensors
 from hubtool.formats.safetensors import MAX_HEADER_BYTES, read_safetensors
 from hubtool.hubs.names import INERT_SUFFIXES
 from hubtool.hubs.text import one_line
@@ -37,7 +37,7 @@ class Promise:
 
     @property
     def is_inert(self) -> bool:
-        """Whether it is no weights file but a picture of a workflow, a text, an archive."""
+        """Whether its name says that it is no weights file but a text or an archive."""
         return self.name.lower().endswith(INERT_SUFFIXES)
 
     def check_total(self, total: int | None) -> int:
@@ -66,7 +66,7 @@ def check_start(start: bytes, promise: Promise, total: int | None) -> None:
     """
     if is_pickle(start):
         raise UnsafeFile(f"{promise.name} is a Python pickle, whatever its name says; it was not stored.")
-    if promise.is_inert:
+    if promise.is_inert and not looks_like_safetensors(start):
         return
     found = foreign(start)
     if found is not None:
@@ -79,8 +79,16 @@ def check_start(start: bytes, promise: Promise, total: int | None) -> None:
         raise WrongFile(f"What came is no safetensors file: {promise.name}")
 
 
-def check_whole(path: Path, promise: Promise, size_bytes: int, sha256: str) -> bool:
-    """Check a complete file against the promise and its own header; whether a published hash proved it.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a complete file turned out to be."""
+
+    verified: bool  # a published hash proved it
+    is_weights: bool  # safetensors, whatever its name says
+
+
+def check_whole(path: Path, promise: Promise, size_bytes: int, sha256: str) -> Verdict:
+    """Check a complete file against the promise and its own header.
 
     Raises:
         HashMismatch: another hash or size than promised, or no hash and a damaged structure.
@@ -89,10 +97,12 @@ def check_whole(path: Path, promise: Promise, size_bytes: int, sha256: str) -> b
     verified = _check_hashes(path, promise, sha256)
     if not verified and promise.size_bytes is not None and abs(size_bytes - promise.size_bytes) > SIZE_SLACK_BYTES:
         raise HashMismatch(f"{promise.name} came as {size_bytes} bytes; the hub states {promise.size_bytes}.")
-    if promise.is_inert:
+    with path.open("rb") as file:
+        is_weights = looks_like_safetensors(file.read(16))
+    if promise.is_inert and not is_weights:
         if not verified:
             raise WrongFile(f"The hub published no hash for {promise.name}, which is no safetensors file.")
-        return True
+        return Verdict(verified, is_weights)
     try:
         read_safetensors(path)
     except FileProblem as error:
@@ -100,7 +110,7 @@ def check_whole(path: Path, promise: Promise, size_bytes: int, sha256: str) -> b
         if verified:
             raise WrongFile(what, hint="It is so on the hub; report it there.") from error
         raise HashMismatch(what) from error
-    return verified
+    return Verdict(verified, is_weights)
 
 
 def _check_hashes(path: Path, promise: Promise, sha256: str) -> bool:
