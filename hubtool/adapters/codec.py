@@ -13,8 +13,8 @@ from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.naming.address import Address, ModuleRef, Role
 from hubtool.naming.architecture import Architecture, architecture
-from hubtool.naming.dialect import Base, dialect, dialects
-from hubtool.naming.identify import Candidate, Extent, Identification, explain, identify
+from hubtool.naming.dialect import dialect, dialects
+from hubtool.naming.identify import Base, Candidate, Extent, Identification, explain, identify
 from hubtool.naming.suffixes import ROLE_OF
 
 if TYPE_CHECKING:

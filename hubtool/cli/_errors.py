@@ -100,16 +100,21 @@ def run_guarded(command: click.Command, arguments: list[str] | None) -> int:
         # the reader of our output went away, as `head` does: nothing to report, nobody to report to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  # the outermost border: not even a bug shows a traceback unasked
+        return _report(run, arguments, error, _unforeseen(error))
+    return 0
+
+
+def _unforeseen(error: Exception) -> tuple[str, str, str]:
+    """(code, message, hint) of what no part of hubtool turned into a sentence."""
+    if isinstance(error, OSError):
         code = "disk_full" if error.errno == errno.ENOSPC else "storage"
         name = f"{error.filename}: " if error.filename else ""
-        return _report(
-            run,
-            arguments,
-            error,
-            (code, f"{name}{error.strerror or error}.", "Check the disk and permissions."),
-        )
-    return 0
+        return code, f"{name}{error.strerror or error}.", "Check the disk and permissions."
+    if isinstance(error, MemoryError):
+        return "error", "There is not enough memory.", "Close other programs, or work on fewer files at once."
+    message = f"hubtool failed in a way it should not: {type(error).__name__}: {error}"
+    return "error", message, "Please report it, with what `--debug` shows."
 
 
 def _terminate(*_: object) -> None:

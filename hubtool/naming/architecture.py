@@ -51,7 +51,7 @@ class TextEncoder:
     onetrainer: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object an id: caches are keyed by it
 class Architecture:
     """One base model's modules. 1-D shapes are norms."""
 

@@ -1,7 +1,4 @@
-"""A dialect: how one family of tools spells keys. Prefix, module path and suffix are three tables; nothing is guessed.
-
-Reading is a lookup: `bases` lists everything a (dialect, architecture) can spell in front of the suffix.
-"""
+"""A dialect: how one family of tools spells keys. Prefix, module path and suffix are tables; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -10,60 +7,19 @@ import pkgutil
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hubtool.errors import NotRepresentable, UnknownDialect
 from hubtool.naming.address import Address, Component, ModuleRef, Role
+from hubtool.naming.spelling import Reader, Spelling, readers, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
-    from hubtool.naming.architecture import Architecture, TextEncoder
-    from hubtool.naming.suffixes import Suffixes
-
-
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """One consistent way to glue keys together; a dialect writes the first that speaks of a component, and reads them all.
-
-    Prefix templates may name `{denoiser}` (unet, transformer) or, for text encoders, `{kohya}`, `{diffusers}`,
-    `{comfyui}` and `{onetrainer}` as the architecture has them.
-    """
-
-    suffixes: Mapping[Role, Suffixes]
-    denoiser: tuple[str, ...] = ()  # prefixes of denoiser keys; empty: this spelling has none
-    encoder: tuple[str, ...] = ()  # prefixes of text-encoder keys
-    separator: str = "."
-    naming: str = "diffusers"  # whose module paths: "diffusers", "original", or "kohya" (the architecture says)
-    respell: Callable[[str], Iterator[str]] | None = None  # what else a module path is rewritten to, if anything
-    malformed: bool = False  # seen in files, written by nobody on purpose
-
-    def paths(self, architecture: Architecture) -> Iterator[tuple[ModuleRef, str]]:
-        """Each denoiser module and its path in this spelling, before prefix and separator."""
-        naming = architecture.kohya if self.naming == "kohya" else self.naming
-        if naming == "diffusers":
-            named: Iterator[tuple[str, str]] = ((path, path) for path in architecture.modules)
-        else:
-            named = ((path, name) for path, name in architecture.original.items())
-        for path, name in named:
-            yield ModuleRef(Component.DENOISER, path), name
-        if naming == "original":
-            for name in architecture.fused:
-                yield ModuleRef(Component.DENOISER, name), name
-
-    def glue(self, prefix: str, path: str) -> str:
-        """Prefix and path as one string."""
-        return prefix + (path if self.separator == "." else path.replace(".", self.separator))
+    from hubtool.naming.architecture import Architecture
 
 
-class Base(NamedTuple):
-    """What the part of a key in front of the suffix means, and in which spelling it is."""
-
-    module: ModuleRef
-    spelling: Spelling
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """A named way of spelling keys, with its source."""
 
@@ -90,103 +46,43 @@ class Dialect:
 
     def suffix(self, address: Address) -> str:
         """The suffix written for an address's role (see `encode`)."""
-        spelling = next((s for s in self.spellings if _speaks(s, address.component)), None)
+        spelling = self.spelling_of(address.component)
         if spelling and address.role in spelling.suffixes:
             return spelling.suffixes[address.role][0]
         raise NotRepresentable(address.module, f"The {self.id} dialect cannot say {address.role.value}.")
 
     def says(self, role: Role, component: Component = Component.DENOISER) -> bool:
         """Whether a tensor of this role can be written."""
-        spelling = next((s for s in self.spellings if _speaks(s, component)), None)
+        spelling = self.spelling_of(component)
         return spelling is not None and role in spelling.suffixes
 
-    def bases(self, architecture: Architecture) -> Mapping[str, tuple[Base, ...]]:
-        """Everything that can stand before a suffix; more than one meaning only where spellings differ in suffixes."""
-        return _bases(self.id, architecture.id)
+    def spelling_of(self, component: Component) -> Spelling | None:
+        """The spelling that a component's keys are written in."""
+        return next((spelling for spelling in self.spellings if spelling.speaks_of(component)), None)
 
     def written(self, architecture: Architecture) -> Mapping[ModuleRef, str]:
         """What is written before the suffix, for each module this dialect names."""
-        return _written(self.id, architecture.id)
+        return _written(self, architecture)
 
-    def prefixes(self, architecture: Architecture) -> frozenset[str]:
-        """Every beginning of a key, to see cheaply whether a file can be of this dialect."""
-        return _prefixes(self.id, architecture.id)
-
-
-def _speaks(spelling: Spelling, component: Component) -> bool:
-    return bool(spelling.denoiser if component is Component.DENOISER else spelling.encoder)
+    def readers(self, architecture: Architecture, *, malformed: bool = False) -> tuple[Reader, ...]:
+        """Everything that can stand before a suffix, as prefixes and tables of paths."""
+        return _readers(self, architecture, malformed=malformed)
 
 
-def _spell(spelling: Spelling, architecture: Architecture) -> Iterator[tuple[ModuleRef, list[str]]]:
-    """Each module of the spelling with all its bases, the written one first."""
-    prefixes = [prefix.format(denoiser=architecture.denoiser) for prefix in spelling.denoiser]
-    if prefixes:
-        for module, path in spelling.paths(architecture):
-            yield module, _all_ways(spelling, prefixes, path)
-    if spelling.encoder:
-        for encoder in architecture.encoders.values():
-            beginnings = list(encoder_prefixes(spelling, encoder))
-            for path in encoder.modules:
-                ways = _all_ways(spelling, beginnings, path)
-                if path.startswith("text_model."):  # transformers >= 5.6 leaves this level out
-                    ways += _all_ways(spelling, beginnings, path.removeprefix("text_model."))
-                yield ModuleRef(encoder.component, path), ways
-
-
-def _all_ways(spelling: Spelling, prefixes: list[str], path: str) -> list[str]:
-    paths = [path] if spelling.respell is None else list(spelling.respell(path))
-    return [spelling.glue(prefix, way) for way in paths for prefix in prefixes]
-
-
-def encoder_prefixes(spelling: Spelling, encoder: TextEncoder) -> Iterator[str]:
-    """The prefixes of one text encoder's keys, the written one first."""
-    for template in spelling.encoder:
-        if "{kohya}" in template:
-            yield from (template.format(kohya=slot) for slot in encoder.kohya)
-        elif "{onetrainer}" in template:
-            yield from (template.format(onetrainer=slot) for slot in encoder.onetrainer)
-        else:
-            yield template.format(diffusers=encoder.diffusers, comfyui=encoder.comfyui)
-
-
-@lru_cache(maxsize=256)
-def _bases(dialect_id: str, architecture_id: str) -> Mapping[str, tuple[Base, ...]]:
-    from hubtool.naming.architecture import architecture as load  # noqa: PLC0415  # the cache is keyed by ids
-
-    found: dict[str, tuple[Base, ...]] = {}
-    for spelling in dialect(dialect_id).spellings:
-        for module, ways in _spell(spelling, load(architecture_id)):
-            meaning = Base(module, spelling)
-            for base in ways:
-                found[base] = (*found[base], meaning) if base in found else (meaning,)
-    return MappingProxyType(found)
-
-
-@lru_cache(maxsize=256)
-def _written(dialect_id: str, architecture_id: str) -> Mapping[ModuleRef, str]:
-    from hubtool.naming.architecture import architecture as load  # noqa: PLC0415  # the cache is keyed by ids
-
+@lru_cache(maxsize=1024)
+def _written(spoken: Dialect, architecture: Architecture) -> Mapping[ModuleRef, str]:
     found: dict[ModuleRef, str] = {}
-    spoken = dialect(dialect_id)
-    for component in (Component.DENOISER, Component.CLIP_L):
-        spelling = next((s for s in spoken.spellings if _speaks(s, component)), None)
-        for module, ways in _spell(spelling, load(architecture_id)) if spelling else ():
-            if (module.component is Component.DENOISER) == (component is Component.DENOISER):
-                found[module] = ways[0]
+    for component in (Component.DENOISER, Component.CLIP_L):  # any encoder: they are all spelt alike
+        spelling = spoken.spelling_of(component)
+        if spelling:
+            found.update(written(spelling, architecture, encoders=component is not Component.DENOISER))
     return MappingProxyType(found)
 
 
-@lru_cache(maxsize=256)
-def _prefixes(dialect_id: str, architecture_id: str) -> frozenset[str]:
-    from hubtool.naming.architecture import architecture as load  # noqa: PLC0415  # the cache is keyed by ids
-
-    found: set[str] = set()
-    target = load(architecture_id)
-    for spelling in dialect(dialect_id).spellings:
-        found.update(prefix.format(denoiser=target.denoiser) for prefix in spelling.denoiser)
-        for encoder in target.encoders.values():
-            found.update(encoder_prefixes(spelling, encoder))
-    return frozenset(found)
+@lru_cache(maxsize=1024)
+def _readers(spoken: Dialect, architecture: Architecture, *, malformed: bool) -> tuple[Reader, ...]:
+    chosen = (spelling for spelling in spoken.spellings if spelling.malformed == malformed)
+    return tuple(reader for spelling in chosen for reader in readers(spelling, architecture))
 
 
 @lru_cache(maxsize=1)

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.naming.address import Component, ModuleRef
 from hubtool.naming.architecture import Architecture, Shape, architecture, architecture_ids
-from hubtool.naming.dialect import Base, Dialect, dialects
+from hubtool.naming.dialect import Dialect, dialects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from hubtool.naming.spelling import Reader, Spelling
 
 _NUMBER = re.compile(r"\d+")
 _HALF = 0.5
+_SAMPLE = 48  # groups looked at before tables are built
+_OUTLINE = str.maketrans(".", "_", "0123456789")
 
 
 class Extent(NamedTuple):
@@ -37,6 +41,13 @@ class Extent(NamedTuple):
         if self.either is not None and self.either not in {rows, columns}:
             return False
         return self.rows in {None, rows} and self.columns in {None, columns}
+
+
+class Base(NamedTuple):
+    """What the part of a key in front of the suffix means, and in which spelling it is."""
+
+    module: ModuleRef
+    spelling: Spelling
 
 
 class Group(NamedTuple):
@@ -108,44 +119,55 @@ def _explanations(
     return found
 
 
-def explain(target: Architecture, spoken: Dialect, groups: Iterable[Group]) -> dict[str, Base]:
+def explain(target: Architecture, spoken: Dialect, groups: Sequence[Group], *, share: float = 0.0) -> dict[str, Base]:
     """The groups that a dialect explains: base → module and spelling.
 
-    A malformed hybrid is looked up with its dots flattened and a stray trailing underscore removed.
+    What no proper spelling explains is tried as a malformed hybrid: dots flattened, a stray trailing underscore removed.
+    Nothing is tried at all if a sample shows that less than `share` can be explained.
     """
-    bases = spoken.bases(target)
+    if not _plausible(target, spoken, groups, share):
+        return {}
     found: dict[str, Base] = {}
+    rest = []
     for group in groups:
-        meanings = bases.get(group.base) or bases.get(group.base.replace(".", "_").rstrip("_"), ())
-        strict = group.base in bases
-        for meaning in meanings:
-            if (strict or meaning.spelling.malformed) and _matches(target, meaning, group):
-                found[group.base] = meaning
-                break
+        meaning = _read(target, spoken.readers(target), group, group.base)
+        if meaning is None:
+            rest.append(group)
+        else:
+            found[group.base] = meaning
+    for group in rest:
+        hybrid = _read(target, spoken.readers(target, malformed=True), group, group.base.replace(".", "_").rstrip("_"))
+        hybrid = hybrid or _read(target, spoken.readers(target, malformed=True), group, group.base)
+        if hybrid is not None:
+            found[group.base] = hybrid
     return found
 
 
-def _matches(target: Architecture, meaning: Base, group: Group) -> bool:
-    if not group.suffixes <= _suffixes(meaning):
+def _read(target: Architecture, tables: Sequence[Reader], group: Group, base: str) -> Base | None:
+    """The first meaning of a base whose suffixes and dimensions agree with the group's."""
+    for prefix, paths, spelling in tables:
+        if base.startswith(prefix):
+            module = paths.get(base[len(prefix) :])
+            if module is not None and _matches(target, module, spelling, group):
+                return Base(module, spelling)
+    return None
+
+
+def _matches(target: Architecture, module: ModuleRef, spelling: Spelling, group: Group) -> bool:
+    if not group.suffixes <= _suffixes(spelling):
         return False
-    return any(group.extent.fits(shape) for shape in target.shapes(meaning.module))
+    return any(group.extent.fits(shape) for shape in target.shapes(module))
 
 
-def _suffixes(meaning: Base) -> frozenset[str]:
-    return _suffix_set(tuple(suffix for row in meaning.spelling.suffixes.values() for suffix in row))
-
-
-@lru_cache(maxsize=64)
-def _suffix_set(suffixes: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(suffixes)
+@lru_cache(maxsize=256)
+def _suffixes(spelling: Spelling) -> frozenset[str]:
+    return frozenset(suffix for row in spelling.suffixes.values() for suffix in row)
 
 
 def _best_dialect(target: Architecture, groups: Sequence[Group], tensors: int) -> Candidate | None:
     candidates = []
     for spoken in dialects().values():
-        if not _plausible(spoken.prefixes(target), groups):
-            continue
-        explained = explain(target, spoken, groups)
+        explained = explain(target, spoken, groups, share=_HALF / 2)
         if explained:
             candidates.append((_candidate(target, spoken, explained, groups, tensors), spoken.rank_order))
     if not candidates:
@@ -153,11 +175,47 @@ def _best_dialect(target: Architecture, groups: Sequence[Group], tensors: int) -
     return min(candidates, key=lambda pair: (-pair[0].coverage, pair[0].malformed, pair[1]))[0]
 
 
-def _plausible(prefixes: frozenset[str], groups: Sequence[Group]) -> bool:
-    """Whether any of a sample of bases begins as the dialect's keys do."""
-    beginnings = tuple(prefixes)
-    sample = [*groups[:32], *groups[-32:], *groups[:: max(1, len(groups) // 32)]]
-    return any(group.base.startswith(beginnings) for group in sample)
+def _plausible(target: Architecture, spoken: Dialect, groups: Sequence[Group], share: float) -> bool:
+    """Whether at least this share of a sample can be of the dialect and the architecture.
+
+    Looks at names with their indices left out, which needs no table of every key: building one takes 10 ms.
+    """
+    sample = groups[:: max(1, len(groups) // _SAMPLE)]
+    tables = (spelling for spelling in spoken.spellings if spelling.respell is None)
+    prefixes = {prefix for spelling in tables for prefix in _prefixes(spelling, target)}
+    rewritten = {p for spelling in spoken.spellings if spelling.respell for p in _prefixes(spelling, target)}
+    shapes = outlines(target)
+    hits = sum(
+        any(group.base.startswith(p) and outline(group.base[len(p) :]) in shapes for p in prefixes)
+        or any(group.base.startswith(p) and "_lora" in group.base for p in rewritten)
+        for group in sample
+    )
+    return hits > 0 and hits >= share * len(sample)
+
+
+@lru_cache(maxsize=1024)
+def _prefixes(spelling: Spelling, target: Architecture) -> tuple[str, ...]:
+    encoders = (prefix for encoder in target.encoders.values() for prefix in spelling.encoder_prefixes(encoder))
+    return (*spelling.denoiser_prefixes(target), *encoders)
+
+
+def outline(path: str) -> str:
+    """A module path or flat name with its indices left out, and one kind of separator.
+
+    >>> outline("transformer_blocks.3.attn.to_out.0") == outline("transformer_blocks_17_attn_to_out_0")
+    True
+    """
+    return path.translate(_OUTLINE).strip("_")
+
+
+@lru_cache(maxsize=64)
+def outlines(target: Architecture) -> frozenset[str]:
+    """Every module name of an architecture without separators' kind and indices."""
+    names = {*target.modules, *target.original.values(), *target.fused}
+    for encoder in target.encoders.values():
+        names.update(encoder.modules)
+        names.update(path.removeprefix("text_model.") for path in encoder.modules)
+    return frozenset(map(outline, names))
 
 
 def _candidate(
@@ -186,8 +244,7 @@ def family(path: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _family_sizes(id: str) -> Mapping[tuple[Component, str], int]:
-    target = architecture(id)
+def _family_sizes(target: Architecture) -> Mapping[tuple[Component, str], int]:
     sizes: Counter[tuple[Component, str]] = Counter()
     for path in (*target.modules, *target.fused):
         sizes[Component.DENOISER, family(path)] += 1
@@ -197,7 +254,7 @@ def _family_sizes(id: str) -> Mapping[tuple[Component, str], int]:
 
 
 def _fill(target: Architecture, modules: set[ModuleRef]) -> float:
-    sizes = _family_sizes(target.id)
+    sizes = _family_sizes(target)
     touched = {(module.component, family(module.path)) for module in modules}
     present = sum(sizes[key] for key in touched)
     return len(modules) / present if present else 0.0

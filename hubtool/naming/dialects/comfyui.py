@@ -3,7 +3,8 @@
 ai-toolkit and diffusion-pipe write PEFT's factor names here, ComfyUI's trainer kohya's; ComfyUI reads both, and alpha.
 """
 
-from hubtool.naming.dialect import Dialect, Spelling
+from hubtool.naming.dialect import Dialect
+from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import COMFYUI
 
 _ENCODER = ("text_encoders.{comfyui}.transformer.",)

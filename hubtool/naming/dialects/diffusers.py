@@ -3,7 +3,8 @@
 There is no alpha tensor; the header's `lora_adapter_metadata` may hold rank and alpha since 0.35.
 """
 
-from hubtool.naming.dialect import Dialect, Spelling
+from hubtool.naming.dialect import Dialect
+from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import LYCORIS, PEFT, joined
 
 _READ = joined(PEFT, LYCORIS)

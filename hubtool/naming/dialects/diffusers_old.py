@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hubtool.naming.dialect import Dialect, Spelling
+from hubtool.naming.dialect import Dialect
+from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import DIFFUSERS_LINEAR_LAYER, DIFFUSERS_LORA, PLAIN
 
 if TYPE_CHECKING:

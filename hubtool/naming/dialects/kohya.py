@@ -4,7 +4,8 @@ Which names the path follows is the architecture's business: diffusers' for SD 1
 LyCORIS writes its own suffixes after the same prefixes.
 """
 
-from hubtool.naming.dialect import Dialect, Spelling
+from hubtool.naming.dialect import Dialect
+from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import KOHYA, PEFT, joined
 
 _HYBRID = joined(KOHYA, PEFT)

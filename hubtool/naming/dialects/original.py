@@ -1,6 +1,7 @@
 """Bare module names without any prefix, the authors' or diffusers' (lightx2v, LTX, Mochi)."""
 
-from hubtool.naming.dialect import Dialect, Spelling
+from hubtool.naming.dialect import Dialect
+from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import COMFYUI
 
 DIALECT = Dialect(

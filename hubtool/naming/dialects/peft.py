@@ -1,10 +1,12 @@
 """PEFT adapters: `base_model.model.` + the dotted path; alpha lives in `adapter_config.json`.
 
-A raw `state_dict()` keeps the adapter's name (`lora_A.default.weight`); some tools wrap a component
-(`transformer.base_model.model.`) or a whole pipeline (`base_model.model.unet.`). Paths follow diffusers, or the authors' names (fal's FLUX trainer).
+A raw `state_dict()` keeps the adapter's name (`lora_A.default.weight`); some tools wrap one component
+(`transformer.base_model.model.`) or a whole pipeline (`base_model.model.unet.`). Paths follow diffusers, or the authors'
+names (fal's FLUX trainer).
 """
 
-from hubtool.naming.dialect import Dialect, Spelling
+from hubtool.naming.dialect import Dialect
+from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import PEFT, PEFT_NAMED, joined
 
 _DENOISER = ("base_model.model.", "{denoiser}.base_model.model.", "base_model.model.{denoiser}.")
