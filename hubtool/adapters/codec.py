@@ -51,7 +51,7 @@ def decode(file: SafetensorsFile, *, architecture_id: str | None = None) -> Adap
 
 def identify_file(file: SafetensorsFile, grouped: Grouped) -> Identification:
     """Ranked explanations of a file's keys."""
-    return identify(grouped.groups(), grouped.size, file.metadata)
+    return identify(grouped.groups, grouped.size, file.metadata)
 
 
 def _chosen(found: Identification, architecture_id: str | None, grouped: Grouped) -> Candidate | None:
@@ -61,14 +61,13 @@ def _chosen(found: Identification, architecture_id: str | None, grouped: Grouped
         if candidate.architecture == architecture_id:
             return candidate
     target = architecture(architecture_id)
-    groups = grouped.groups()
+    groups = grouped.groups
     tries = [(spoken.id, explain(target, spoken, groups)) for spoken in dialects().values()]
     id, explained = max(tries, key=lambda pair: len(pair[1]))
     if 2 * len(explained) < len(groups):
         return None
-    modules = {base: meaning.module for base, meaning in explained.items()}
     return Candidate(
-        id, architecture_id, len(explained) / len(groups), 0.0, malformed=False, evidence=(), modules=modules
+        id, architecture_id, len(explained) / len(groups), 0.0, malformed=False, evidence=(), explained=explained
     )
 
 
@@ -82,8 +81,8 @@ class _Decoded(NamedTuple):
 
 def _decode_bases(target: Architecture, grouped: Grouped, best: Candidate) -> _Decoded:
     """The best dialect first, then the others, then the best again by name alone; what happened is reported."""
-    groups = grouped.groups()
-    meanings = explain(target, dialect(best.dialect), groups)
+    groups = grouped.groups
+    meanings = dict(best.explained)
     mixed = []
     for spoken in dialects().values():
         rest = [group for group in groups if group.base not in meanings]

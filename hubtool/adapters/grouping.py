@@ -10,7 +10,7 @@ from hubtool.naming.identify import Group
 from hubtool.naming.suffixes import ROLE_OF, split_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hubtool.formats.tensor import LazyTensor
 
@@ -21,10 +21,7 @@ class Grouped(NamedTuple):
     tensors: Mapping[str, Mapping[str, LazyTensor]]  # base → suffix → tensor
     keys: Mapping[tuple[str, str], str]  # (base, suffix) → key in the file
     others: Mapping[str, LazyTensor]
-
-    def groups(self) -> list[Group]:
-        """What identification needs to know of each base."""
-        return [Group(base, frozenset(rows), layer_of(base, rows).extent) for base, rows in self.tensors.items()]
+    groups: Sequence[Group]  # what identification needs to know of each base
 
     @property
     def size(self) -> int:
@@ -47,7 +44,8 @@ def group_tensors(tensors: Mapping[str, LazyTensor]) -> Grouped:
             continue
         found.setdefault(cut.base, {})[cut.suffix] = tensor
         keys[cut.base, cut.suffix] = key
-    return Grouped(found, keys, others)
+    groups = [Group(base, frozenset(rows), layer_of(base, rows).extent) for base, rows in found.items()]
+    return Grouped(found, keys, others, groups)
 
 
 def layer_of(base: str, rows: Mapping[str, LazyTensor]) -> Layer:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubtool.operations.validate import check_values
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -15,6 +13,8 @@ if TYPE_CHECKING:
 
 def with_values(path: Path, row: Row) -> Row:
     """The row with what the values say."""
+    from hubtool.operations.validate import check_values
+
     found = check_values(path)
     return row | {
         "values": [{"code": p.code, "severity": p.severity, "key": p.key, "message": p.message} for p in found]

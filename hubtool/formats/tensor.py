@@ -7,11 +7,11 @@ import os
 import struct
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 Shape = tuple[int, ...]
 
@@ -30,6 +30,9 @@ _SCALARS: Mapping[str, str] = {
 }  # fmt: skip
 
 
+_FEW = 512  # bytes
+
+
 class MappedFile:
     """A read-only file, open for as long as a tensor points into it; mapped on first use."""
 
@@ -42,7 +45,9 @@ class MappedFile:
         self._map: mmap.mmap | None = None
 
     def view(self, start: int, stop: int) -> memoryview:
-        """Bytes [start, stop) of the file, without copying them."""
+        """Bytes [start, stop) of the file, without copying them unless they are few."""
+        if stop - start <= _FEW and hasattr(os, "pread"):  # a page fault would map 64 KiB around each alpha
+            return memoryview(os.pread(self.descriptor, stop - start, start))
         if start == stop:  # an empty file cannot be mapped
             return memoryview(b"")
         if self._map is None:

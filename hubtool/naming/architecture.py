@@ -10,7 +10,7 @@ import itertools
 import re
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Shape = tuple[int, ...]
+_FOLDER = Path(__file__).parent  # not importlib.resources: 16 ms at every start
 _BRACES = re.compile(r"\{([0-9.,]+)\}")
 
 
@@ -106,8 +107,7 @@ def _values(text: str) -> list[str]:
 @lru_cache(maxsize=1)
 def architecture_ids() -> tuple[str, ...]:
     """Ids of all known architectures, in alphabetical order."""
-    folder = resources.files("hubtool.naming").joinpath("architectures")
-    return tuple(sorted(entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return tuple(sorted(path.stem for path in (_FOLDER / "architectures").glob("*.toml")))
 
 
 @cache
@@ -126,7 +126,7 @@ def architecture(id: str) -> Architecture:
 
 
 def _read(folder: str, name: str) -> dict[str, object]:
-    return tomli.loads(resources.files("hubtool.naming").joinpath(folder, f"{name}.toml").read_text("utf-8"))
+    return tomli.loads((_FOLDER / folder / f"{name}.toml").read_text("utf-8"))
 
 
 @cache

@@ -68,7 +68,7 @@ class Candidate:
     fill: float  # share of the touched module families that is present
     malformed: bool
     evidence: tuple[str, ...]
-    modules: Mapping[str, ModuleRef]  # base → module, for the groups explained
+    explained: Mapping[str, Base]  # base → meaning, for the groups explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +222,14 @@ def _candidate(
     target: Architecture, spoken: Dialect, explained: Mapping[str, Base], groups: Sequence[Group], tensors: int
 ) -> Candidate:
     covered = sum(len(group.suffixes) for group in groups if group.base in explained)
-    modules = {base: meaning.module for base, meaning in explained.items()}
     return Candidate(
         dialect=spoken.id,
         architecture=target.id,
         coverage=covered / tensors if tensors else 0.0,
-        fill=_fill(target, set(modules.values())),
+        fill=_fill(target, {meaning.module for meaning in explained.values()}),
         malformed=any(meaning.spelling.malformed for meaning in explained.values()),
         evidence=(),
-        modules=modules,
+        explained=explained,
     )
 
 
@@ -271,12 +270,12 @@ def _metadata_hint(target: Architecture, metadata: Mapping[str, str]) -> str:
 
 def _order(candidate: Candidate, hint: str) -> tuple[float, float, bool, int, int]:
     target = architecture(candidate.architecture)
-    untouched = len(target.modules) - len(candidate.modules)
+    untouched = len(target.modules) - len(candidate.explained)
     return (-candidate.coverage, -candidate.fill, not hint, target.prior, untouched)
 
 
 def _with_evidence(candidate: Candidate, hint: str) -> Candidate:
-    counts = Counter(module.component.value for module in candidate.modules.values())
+    counts = Counter(meaning.module.component.value for meaning in candidate.explained.values())
     evidence = [f"{number} modules of {name} named and sized" for name, number in sorted(counts.items())]
     evidence.append(f"{candidate.fill:.0%} of the touched families present")
     if hint:

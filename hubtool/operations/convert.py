@@ -22,7 +22,6 @@ from hubtool.adapters.scaling import (
 )
 from hubtool.errors import AmbiguousArchitecture, NotRepresentable, UsageProblem
 from hubtool.formats.atomic import atomic_output
-from hubtool.formats.hashing import hash_file
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.formats.tensor import FileBytes
 from hubtool.naming.dialect import dialect
@@ -103,7 +102,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     if not options.dry_run:
         with atomic_output(output, force=options.force) as out:
             write_safetensors(out, tensors, metadata)
-        sha256 = hash_file(output).sha256 if options.hashes else None
+        sha256 = _sha256(output) if options.hashes else None
     return Conversion(
         input=path,
         output=output,
@@ -121,6 +120,12 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         leftovers=tuple(source.leftovers),
         malformed=source.malformed,
     )
+
+
+def _sha256(path: Path) -> str:
+    from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that most conversions never need
+
+    return hash_file(path).sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,7 @@ def _check_candidates_agree(source: Adapter, to: str) -> None:
     for candidate in candidates:
         target = architecture(candidate.architecture)
         written = dialect(to).written(target)
-        answers.append({base: written.get(module, target.id) for base, module in candidate.modules.items()})
+        answers.append({base: written.get(m.module, target.id) for base, m in candidate.explained.items()})
     if any(answer != answers[0] for answer in answers[1:]):
         raise AmbiguousArchitecture([candidate.architecture for candidate in candidates])
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.codec import decode
 from hubtool.adapters.grouping import group_tensors
 from hubtool.errors import NotAnAdapter, UnknownArchitecture
-from hubtool.formats.hashing import Hashes, hash_file
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.naming.address import Role
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.layer import Layer
+    from hubtool.formats.hashing import Hashes
     from hubtool.formats.tensor import LazyTensor
 
 #: Beginnings or parts of keys that only a checkpoint has.
@@ -127,9 +127,15 @@ def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: s
         title=_first(file.metadata, "modelspec.title", "ss_output_name", "ssmd_display_name"),
         size_bytes=file.size_bytes,
         tensors=len(file.tensors),
-        hashes=hash_file(file.path) if hashes else None,
+        hashes=_hashes(file.path) if hashes else None,
         metadata=file.metadata,
     )
+
+
+def _hashes(path: Path) -> Hashes:
+    from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that a look at the header never needs
+
+    return hash_file(path)
 
 
 def _adapter(file: SafetensorsFile, architecture: str | None) -> Adapter | None:

@@ -131,7 +131,7 @@ def one_base_model(subject: Subject) -> Iterator[Problem]:
     adapter = subject.adapter
     if adapter is None:
         return
-    rest = [group for group in subject.grouped.groups() if _is_left(subject, group.base)]
+    rest = [group for group in subject.grouped.groups if _is_left(subject, group.base)]
     for id in architecture_ids() if rest else ():
         target = architecture(id)
         found = {base for spoken in dialects().values() for base in explain(target, spoken, rest)}
