@@ -21,7 +21,7 @@ class Salvage(NamedTuple):
     """What was left of a damaged index."""
 
     aside: Path  # its new name
-    folders: list[tuple[str, str]]  # LoRA folder, id of the target that reads it
+    folders: list[tuple[str, str, int]]  # path, id of the target, with subfolders or not
 
 
 def open_database(path: Path) -> tuple[sqlite3.Connection, Salvage | None]:
@@ -104,9 +104,9 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 
 def _move_aside(path: Path) -> Salvage:
-    folders: list[tuple[str, str]] = []
+    folders: list[tuple[str, str, int]] = []
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as damaged:
-        folders = damaged.execute("SELECT path, target FROM folder").fetchall()
+        folders = damaged.execute("SELECT path, target, deep FROM folder").fetchall()
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
     try:
         path.replace(aside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hubtool.formats.hashing import hash_file
 from hubtool.library.record import Digests
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ def digests_of(path: Path) -> Digests:
     Raises:
         FileProblem, StorageProblem: it cannot be read.
     """
+    from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that a prompt of known files does without
+
     found = hash_file(path)
     return Digests(
         sha256=found.sha256,

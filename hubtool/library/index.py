@@ -7,13 +7,14 @@ aside. Writers take SQLite's own lock (`writing`), which is the library's lock b
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.library.database import explain, open_database
-from hubtool.library.record import Installed, Stamp
+from hubtool.library.record import Folder, Installed, Stamp
 from hubtool.library.rows import SELECT, adapter_of, columns_of, lines
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Index:
         if salvage:
             self.note = f"The library's index was damaged; it is rebuilt, and the old one kept as {salvage.aside}."
             with self.writing():
-                for folder, target in salvage.folders:
-                    self.remember(Path(folder), target)
+                for folder, target, deep in salvage.folders:
+                    self.remember(Folder(Path(folder), target, bool(deep)))
 
     def __enter__(self) -> Index:
         return self
@@ -65,13 +66,31 @@ class Index:
 
     # ------------------------------------------------------------ what is there
 
-    def remember(self, folder: Path, target: str) -> None:
-        """Add a LoRA folder, or change which UI reads it."""
-        self._upsert("folder", {"path": str(folder), "target": target}, key="path")
+    def remember(self, folder: Folder) -> Folder:
+        """Add a LoRA folder, or change which UI reads it; the one that is kept up with, which may enclose it."""
+        for known in self.folders():
+            is_same = known.path == folder.path and not folder.deep
+            if known.deep and (is_same or known.path in folder.path.parents):
+                return known
+        self._upsert(
+            "folder", {"path": str(folder.path), "target": folder.target, "deep": int(folder.deep)}, key="path"
+        )
+        if folder.deep:
+            self._absorb(folder.path)
+        return folder
 
-    def folders(self) -> Mapping[Path, str]:
-        """Every LoRA folder ever used, with the target that reads it."""
-        return {Path(path): target for path, target in self._run("SELECT path, target FROM folder ORDER BY id")}
+    def _absorb(self, path: Path) -> None:
+        """Folders inside a deep one give up their files to it."""
+        inside = "SELECT id FROM folder WHERE substr(path, 1, length(?1)) = ?1"
+        below = f"{path}{os.sep}"
+        mine = "(SELECT id FROM folder WHERE path = ?2)"
+        self._run(f"UPDATE file SET folder_id = {mine} WHERE folder_id IN ({inside})", (below, str(path)))  # noqa: S608
+        self._run(f"DELETE FROM folder WHERE id IN ({inside})", (below,))  # noqa: S608
+
+    def folders(self) -> list[Folder]:
+        """Every LoRA folder ever used."""
+        rows = self._run("SELECT path, target, deep FROM folder ORDER BY id")
+        return [Folder(Path(path), target, bool(deep)) for path, target, deep in rows]
 
     def known(self, folder: Path) -> Mapping[str, Known]:
         """What is remembered of a folder's files, by path."""
@@ -137,6 +156,10 @@ class Index:
     def with_content(self, sha256: str) -> list[Installed]:
         """The files with this SHA-256, or made from one by conversion; by path."""
         return self._read("AND (sha256 = ?1 OR source_sha256 = ?1) ORDER BY file.path", (sha256,))
+
+    def from_version(self, hub: str, version_id: str) -> list[Installed]:
+        """The files that came from this version of a hub's model; by path."""
+        return self._read("AND origin.hub = ? AND version_id = ? ORDER BY file.path", (hub, version_id))
 
     def unhashed(self, folder: Path, size_bytes: int) -> list[Installed]:
         """Files of this size in a LoRA folder whose hashes nobody computed yet."""

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FIRST = (
-    # LoRA folders, each read by one UI
+    # LoRA folders, each read by one UI, with their subfolders if deep
     """CREATE TABLE folder (
         id INTEGER PRIMARY KEY,
         path TEXT NOT NULL UNIQUE,
-        target TEXT NOT NULL
+        target TEXT NOT NULL,
+        deep INTEGER NOT NULL
     )""",
     # One row a file; a file that vanished keeps its row, since its disk may come back and the user's words with it
     """CREATE TABLE file (

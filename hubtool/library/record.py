@@ -24,6 +24,15 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A LoRA folder that the index keeps up with; none lies inside another deep one."""
+
+    path: Path  # absolute, links resolved
+    target: str  # id of the UI that reads it
+    deep: bool = True  # with all subfolders; not so for any folder that somebody named with `--to`, say, a home folder
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the file's header says, as `operations.inspect` reads it."""
 
@@ -98,6 +107,14 @@ class Installed:
     def name(self) -> str:
         """The name in prompts: the file's name without extension."""
         return self.path.stem
+
+    def is_there(self) -> bool:
+        """Whether the file still is as it was when it was indexed."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return self.stamp == Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
     @property
     def base_model(self) -> str:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.library.facts import read_facts
 from hubtool.library.index import Index
-from hubtool.library.record import Installed, Origin, Own, Stamp
+from hubtool.library.record import Folder, Installed, Origin, Own, Stamp
 from hubtool.library.sidecar import all_sidecars, read_table
 from hubtool.library.target import known_places, target_named
 
@@ -66,23 +65,22 @@ def refresh(index: Index, settings: Settings, progress: Callable[[int], None] | 
 
     `progress` is told how many files are about to be read, where there are many.
     """
-    known = index.folders()
-    fresh = [place for place in known_places(settings) if place.folder not in known]
+    known = {folder.path for folder in index.folders()}
+    fresh = [place for place in known_places(settings) if known.isdisjoint([place.folder, *place.folder.parents])]
     if fresh:
         with index.writing():
             for place in fresh:
-                index.remember(place.folder, place.target.id)
+                index.remember(Folder(place.folder, place.target.id))
     report = Report()
     for folder in index.folders():
         scan_folder(index, folder, report, progress)
     return report
 
 
-def scan_folder(index: Index, folder: Path, report: Report, progress: Callable[[int], None] | None = None) -> None:
+def scan_folder(index: Index, folder: Folder, report: Report, progress: Callable[[int], None] | None = None) -> None:
     """Rescan one LoRA folder, which the index must remember; what changed is added to the report."""
-    target = target_named(index.folders()[folder])
-    known = index.known(folder)
-    seen = {file.path: file for file in _walk(folder, target.extensions, report)}
+    known = index.known(folder.path)
+    seen = {file.path: file for file in _walk(folder, target_named(folder.target).extensions, report)}
     news = [file for file in seen.values() if _differs(file, known.get(file.path))]
     gone = {path for path, before in known.items() if path not in seen and not before.missing}
     back = _back(news, known, gone)
@@ -97,7 +95,7 @@ def scan_folder(index: Index, folder: Path, report: Report, progress: Callable[[
     for start in range(0, len(news), BATCH):
         with index.writing():
             for file in news[start : start + BATCH]:
-                _take(index, file, Installed(Path(file.path), folder, target.id, file.stamp))
+                _take(index, file, Installed(Path(file.path), folder.path, folder.target, file.stamp))
     report.added.extend(file.path for file in news if file.path not in known and file.path not in back)
     report.changed.extend(file.path for file in news if file.path in known or file.path in back)
     report.removed.extend(lost)
@@ -121,6 +119,8 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 def _take(index: Index, file: Seen, bare: Installed) -> None:
     """Store one new or changed file, reading as little of it as need be."""
+    from hubtool.library.facts import read_facts  # noqa: PLC0415  # 50 ms that a scan without news does without
+
     old = index.at(bare.path)
     own, origin = read_sidecars(bare.path)
     if old and old.stamp == file.stamp:  # only its sidecars or its place changed
@@ -149,11 +149,11 @@ def _back(news: Sequence[Seen], known: Mapping[str, Known], gone: Collection[str
     return found
 
 
-def _walk(folder: Path, extensions: Collection[str], report: Report) -> Iterator[Seen]:
+def _walk(folder: Folder, extensions: Collection[str], report: Report) -> Iterator[Seen]:
     """Every file with one of the extensions; links are followed, each folder once, hidden ones never."""
     suffixes = tuple(sidecar.suffix for sidecar in all_sidecars().values() if sidecar.own or sidecar.origin)
     visited: set[str] = set()
-    waiting = [str(folder)]
+    waiting = [str(folder.path)]
     while waiting:
         current = waiting.pop()
         real = os.path.realpath(current)
@@ -161,7 +161,8 @@ def _walk(folder: Path, extensions: Collection[str], report: Report) -> Iterator
             continue
         visited.add(real)
         entries = _entries(current, report)
-        waiting.extend(entry.path for entry in entries.values() if _is_folder(entry))
+        if folder.deep:
+            waiting.extend(entry.path for entry in entries.values() if _is_folder(entry))
         for name, entry in entries.items():
             stem, _, extension = name.rpartition(".")
             if f".{extension.lower()}" in extensions and (file := _seen(entry, stem, entries, suffixes)):

@@ -45,6 +45,7 @@ class Sidecar:
     source: str  # where the facts were read
     suffix: str  # replaces the model's extension
     fields: Callable[[Card], Table]  # what we would write; empty: nothing to say
+    identity: str = ""  # the key that says what the file is about
     own: Callable[[Table], Own] | None = None  # what the user said in such a file
     origin: Callable[[Table], Origin | None] | None = None  # what a hub said in such a file
 
@@ -93,10 +94,11 @@ def read_table(path: Path) -> Table | None:
     return table if isinstance(table, dict) else None
 
 
-def fill(path: Path, fields: Mapping[str, object]) -> bool:
+def fill(path: Path, fields: Mapping[str, object], identity: str = "") -> bool:
     """Add what is missing to a sidecar; whether it now is there.
 
-    A file that is no JSON object belongs to somebody else and is left alone; the answer is False then.
+    A file that is no JSON object belongs to somebody else and is left alone; the answer is False then. One whose
+    `identity` is another describes what had this name before, and is replaced.
 
     Raises:
         StorageProblem: the file cannot be written.
@@ -106,7 +108,8 @@ def fill(path: Path, fields: Mapping[str, object]) -> bool:
         raise StorageProblem(path, "is a link that leads nowhere")
     if existing is None and path.exists():
         return False
-    merged = merge(existing or {}, fields)
+    outdated = existing is not None and identity and existing.get(identity) not in {None, fields.get(identity)}
+    merged = merge({} if outdated or existing is None else existing, fields)
     if merged != existing:
         write_text(path, json.dumps(merged, ensure_ascii=False, indent=4), force=True)
     return True

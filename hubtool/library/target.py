@@ -42,6 +42,7 @@ class Place:
 
     target: Target
     folder: Path  # absolute, links resolved
+    deep: bool = True  # the UI reads its subfolders too
 
 
 @functools.cache
@@ -75,7 +76,7 @@ def choose_place(settings: Settings, target: str | None = None, to: Path | None 
     if to is not None:
         if target and root:
             raise UsageProblem(f"`--target {target}` and `--to {to}` both name a folder.", hint="Give one of them.")
-        return Place(chosen, _real(to))
+        return Place(chosen, _real(to), deep=False)
     return Place(chosen, _real(_root(settings, root) / chosen.folder))
 
 

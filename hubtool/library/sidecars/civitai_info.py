@@ -45,6 +45,7 @@ SIDECAR = Sidecar(
     id="civitai_info",
     source="zixaphir/Stable-Diffusion-Webui-Civitai-Helper ch_lib/model.py",
     suffix=".civitai.info",
+    identity="id",
     fields=_fields,
     origin=_origin,
 )

@@ -1,0 +1,174 @@
+"""From what the user typed to an installed file: a file on this disk, or one that a hub has and we fetch first.
+
+What is already in the folder is not fetched again. A download is kept in a hidden folder inside the LoRA folder until it
+is installed (the same disk, so that no byte is copied twice); an interrupted one goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubtool.errors import HubtoolError, StorageProblem, UsageProblem
+from hubtool.formats.atomic import reraise
+from hubtool.hubs.spec import ByHash, ByPath, parse
+from hubtool.library.beside import Pictures
+from hubtool.library.index import Index
+from hubtool.library.install import STAGING, Arrival, Installation, Installer, clear
+from hubtool.library.origins import origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from hubtool.hubs.hub import Hub, Resolved
+    from hubtool.library.install import Wish
+    from hubtool.library.record import Installed
+    from hubtool.library.target import Place
+    from hubtool.settings import Settings
+
+    Report = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one SPEC."""
+
+    spec: str
+    installation: Installation | None = None
+    error: HubtoolError | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted for every SPEC of one command."""
+
+    place: Place
+    wish: Wish
+    file: str = ""  # id or name of a version's file, instead of the primary one
+    watch: Callable[[str], Report] | None = None  # is told how transfers go on
+
+
+def acquire(settings: Settings, specs: Iterable[str], order: Order, say: Callable[[str], None]) -> list[Outcome]:
+    """Install everything that the SPECs name; one that fails does not stop the others.
+
+    Raises:
+        StorageProblem, LibraryProblem: the index cannot be used.
+        UsageProblem: one name for several files.
+    """
+    specs = list(specs)
+    if order.wish.name and len(specs) > 1:
+        raise UsageProblem("`--name` is for a single file.", hint="Name one SPEC.")
+    with Index(settings.index_path) as index:
+        if index.note:
+            say(index.note)
+        acquisition = _Acquisition(settings, order, Installer.at(index, order.place, order.wish))
+        return [acquisition.outcome(spec) for spec in specs]
+
+
+@dataclass(frozen=True)
+class _Acquisition:
+    """One command's work."""
+
+    settings: Settings
+    order: Order
+    installer: Installer
+
+    @cached_property
+    def hub(self) -> Hub:
+        """Opened when first needed: a local file does without HTTP."""
+        from hubtool.hubs.opening import open_hub  # noqa: PLC0415  # 0.2 s of httpx and pydantic
+
+        return open_hub(self.settings)
+
+    def outcome(self, spec: str) -> Outcome:
+        """Install one SPEC, or say why not."""
+        try:
+            return Outcome(spec, self._installed(spec))
+        except HubtoolError as error:
+            return Outcome(spec, error=error)
+
+    def _installed(self, spec: str) -> Installation:
+        installer = self.installer
+        match parse(spec):
+            case ByPath(path):
+                return installer.install(Arrival(path, path.name))
+            case ByHash("sha256", digest) if (found := installer.present(digest, 0)) is not None:
+                return installer.complete(found, Arrival(found.path, found.path.name), "present")
+        resolved = self.hub.resolve(spec, self.order.file)
+        awaited = self._arrival(resolved, Path(resolved.file.name))
+        found = self._present(resolved)
+        if found is not None:
+            return installer.complete(found, replace(awaited, path=found.path), "present")
+        plan = installer.plan(
+            awaited, resolved.file.sha256 or ""
+        )  # refuses now what would be refused after the download
+        return plan if self.order.wish.dry_run else self._fetched(resolved)
+
+    def _present(self, resolved: Resolved) -> Installed | None:
+        """The file in the folder that the hub describes, by its hash, or by its ids where the hub published none."""
+        if resolved.file.sha256:
+            return self.installer.present(resolved.file.sha256, resolved.file.size_bytes or 0)
+        return self.installer.from_origin(origin_of(resolved), resolved.file.size_bytes)
+
+    def _fetched(self, resolved: Resolved) -> Installation:
+        """Download into the staging folder and install from there; one process at a time for each file."""
+        from hubtool.hubs.lock import sole_writer  # noqa: PLC0415  # with the next, HTTP
+        from hubtool.hubs.transfer import Transfer, download  # noqa: PLC0415
+
+        staging = self.order.place.folder / STAGING
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reraise(error, staging)
+        identity = hashlib.sha256(f"{resolved.file.url} {resolved.file.sha256}".encode()).hexdigest()[:16]
+        transfer = Transfer(folder=staging)
+        if self.order.watch:
+            transfer = replace(transfer, watch=self.order.watch)
+        try:
+            with sole_writer(staging / f"install-{identity}.lock", lambda: _bytes_in(staging), self.settings.give_up_s):
+                found = self._present(resolved)  # by another process, while we waited
+                if found is not None:
+                    return self.installer.complete(found, self._arrival(resolved, found.path), "present")
+                done = download(self.hub.client, resolved, transfer)
+                return self._from_staging(self._arrival(resolved, done.path), verified=done.verified)
+        finally:
+            clear(staging)
+
+    def _from_staging(self, arrival: Arrival, *, verified: bool) -> Installation:
+        """Install a downloaded file; only a full disk or an interruption leaves it there, for the next run."""
+        try:
+            installation = self.installer.install(arrival)
+        except StorageProblem:
+            raise
+        except HubtoolError:
+            clear(arrival.path.parent, arrival.path)
+            raise
+        clear(arrival.path.parent, arrival.path)
+        doubt = () if verified else ("The hub published no hash to check the file by.",)
+        return replace(installation, notes=installation.notes + doubt)
+
+    def _arrival(self, resolved: Resolved, path: Path) -> Arrival:
+        version = resolved.version
+        return Arrival(
+            path=path,
+            name=resolved.file.name if resolved.hub else path.name,
+            is_ours=True,
+            origin=origin_of(resolved),
+            description=version.description or resolved.model.description,
+            pictures=Pictures(
+                tuple(image.url for image in version.images if image.type == "image"), self.hub.client.get_bytes
+            ),
+        )
+
+
+def _bytes_in(folder: Path) -> int:
+    """How far the work in the staging folder is, for those who wait for it."""
+    total = 0
+    with contextlib.suppress(OSError):  # files come and go
+        total = sum(entry.stat().st_size for entry in os.scandir(folder))
+    return total
