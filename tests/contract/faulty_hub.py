@@ -1,0 +1,227 @@
+"""A Civitai-style hub and its storage on two loopback ports, which misbehave just as a test asks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+import re
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from hubtool.hubs.opening import open_hub
+from hubtool.settings import Directories, Settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from hubtool.hubs.hub import Hub
+
+MODEL, VERSION, FILE = 1001, 2001, 3001
+NAME = "style.safetensors"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How one answer differs from the right one."""
+
+    status: int = 0
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # added or replaced
+    without: tuple[str, ...] = ()  # headers left out
+    cut: int | None = None  # the connection is reset after so many bytes of the body
+    pause_s: float = 0.0  # silence before the body's second half
+    drip_s: float = 0.0  # one byte, then so much silence
+    head_drip_s: float = 0.0  # the same in the header
+    ignore_range: bool = False
+    shift: int = 0  # a partial body begins so many bytes late
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request."""
+
+    port: str  # api or storage
+    path: str
+    query: str
+    headers: dict[str, str]
+
+
+def lora(seed: int = 0, size: int = 200_000) -> bytes:
+    """A well-formed safetensors file of about `size` bytes, different for each seed."""
+    body = random.Random(seed).randbytes(size // 8 * 8)
+    key = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
+    entry = {"dtype": "F16", "shape": [4, len(body) // 8], "data_offsets": [0, len(body)]}
+    header = json.dumps({key: entry}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + body
+
+
+class FaultyHub:
+    """Both servers. `on_*` hold the faults of the next requests; an empty queue means right answers (or `always`)."""
+
+    def __init__(self, content: bytes | None = None) -> None:
+        self.content = lora() if content is None else content
+        self.file: dict[str, object] = {}  # fields of files[0] that replace the right ones
+        self.version: dict[str, object] = {}  # likewise of the version
+        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}  # path → recorded answer
+        self.on_api: deque[Fault] = deque()
+        self.on_download: deque[Fault] = deque()
+        self.on_storage: deque[Fault] = deque()
+        self.always: dict[str, Fault] = {}  # api, download or storage → fault of every further request
+        self.seen: list[Seen] = []
+        self._servers = [_Server(("127.0.0.1", 0), _Handler), _Server(("127.0.0.1", 0), _Handler)]
+        self.api, self.storage = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
+
+    def __enter__(self) -> FaultyHub:
+        for server, port in zip(self._servers, ("api", "storage"), strict=True):
+            server.hub, server.port = self, port
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    def settings(self, home: Path, timeout_s: float = 0.5) -> Settings:
+        """Settings of an impatient user of this hub."""
+        return Settings(Directories(home / "c", home / "d", home / "e"), hub=self.api, timeout_s=timeout_s)
+
+    def open(self, home: Path, timeout_s: float = 0.5) -> Hub:
+        return open_hub(self.settings(home, timeout_s))
+
+    def requests(self, port: str) -> list[Seen]:
+        return [seen for seen in self.seen if seen.port == port]
+
+    def model_json(self) -> dict[str, object]:
+        return {"id": MODEL, "name": "A style", "type": "LORA", "tags": ["style"], "modelVersions": [self.version_json()]}
+
+    def version_json(self) -> dict[str, object]:
+        file = {
+            "id": FILE,
+            "name": NAME,
+            "type": "Model",
+            "sizeKB": len(self.content) / 1024,
+            "metadata": {"format": "SafeTensor"},
+            "hashes": {"SHA256": self.sha256.upper(), "AutoV2": self.sha256[:10].upper()},
+            "downloadUrl": f"{self.api}/api/download/models/{VERSION}",
+            "primary": True,
+        }
+        version = {
+            "id": VERSION,
+            "modelId": MODEL,
+            "name": "v1",
+            "baseModel": "SD 1.5",
+            "publishedAt": "2025-01-01T00:00:00.000Z",
+            "model": {"name": "A style", "type": "LORA"},
+            "files": [file | self.file],
+        }
+        return version | self.version
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    hub: FaultyHub
+    port: str
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are no news here."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        hub = self.server.hub
+        seen = Seen(self.server.port, parts.path, parts.query, {k.lower(): v for k, v in self.headers.items()})
+        hub.seen.append(seen)
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            if seen.port == "storage":
+                self._storage(self._fault("storage", hub.on_storage))
+            else:
+                self._api(parts.path)
+
+    def _fault(self, kind: str, queue: deque[Fault]) -> Fault:
+        return queue.popleft() if queue else self.server.hub.always.get(kind, Fault())
+
+    def _api(self, path: str) -> None:
+        hub = self.server.hub
+        if path in hub.answers:
+            status, headers, body = hub.answers[path]
+            self._send(Fault(), status, headers, body)
+        elif path.startswith("/api/download/models/"):
+            fault = self._fault("download", hub.on_download)
+            target = f"{hub.storage}/files/{NAME}?sig={len(hub.seen)}"
+            self._send(fault, 307, {"Location": target}, b"")
+        else:
+            bodies = {f"/api/v1/models/{MODEL}": hub.model_json(), f"/api/v1/model-versions/{VERSION}": hub.version_json()}
+            bodies[f"/api/v1/model-versions/by-hash/{hub.sha256.upper()}"] = hub.version_json()
+            found = bodies.get(path)
+            body = json.dumps(found if found else {"error": "Not found"}).encode()
+            fault = self._fault("api", hub.on_api)
+            self._send(fault, 200 if found else 404, {"Content-Type": "application/json"}, body)
+
+    def _storage(self, fault: Fault) -> None:
+        content = self.server.hub.content if fault.body is None else fault.body
+        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        fits = self.headers.get("If-Range", etag) == etag
+        if asked and fits and not fault.ignore_range and not fault.status:
+            start = int(asked[1])
+            if start >= len(content):
+                self._send(fault, 416, {"Content-Range": f"bytes */{len(content)}"}, b"")
+                return
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            body = content[start + fault.shift :] + bytes(fault.shift)
+            self._send(fault, 206, headers, body)
+        else:
+            self._send(fault, 200, headers, content)
+
+    def _send(self, fault: Fault, status: int, headers: dict[str, str], body: bytes) -> None:
+        body = fault.body if fault.body is not None and status != 206 else body
+        wanted = {"Content-Length": str(len(body)), "Connection": "close"} | headers | fault.headers
+        lines = [f"HTTP/1.1 {fault.status or status} Whatever"]
+        lines += [f"{name}: {value}" for name, value in wanted.items() if name not in fault.without]
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        self._write(head, fault.head_drip_s)
+        if fault.cut is not None:
+            self._write(body[: fault.cut])
+            time.sleep(0.02)  # what was sent must arrive before the reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            return
+        if fault.pause_s:
+            self._write(body[: len(body) // 2])
+            time.sleep(fault.pause_s)
+            body = body[len(body) // 2 :]
+        self._write(body, fault.drip_s)
+
+    def _write(self, data: bytes, drip_s: float = 0.0) -> None:
+        if not drip_s:
+            self.wfile.write(data)
+            return
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            time.sleep(drip_s)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
