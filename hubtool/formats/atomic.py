@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from hubtool.errors import DiskFull, OutputExists, StorageProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -34,7 +33,7 @@ def atomic_output(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
     """
     if not force and os.path.lexists(path):
         raise OutputExists(path)
-    temporary = path.parent / f".hubtool-{secrets.token_hex(6)}.tmp"
+    temporary = path.parent / f".hubtool-{os.urandom(6).hex()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:

@@ -127,20 +127,8 @@ def explain(target: Architecture, spoken: Dialect, groups: Sequence[Group], *, s
     """
     if not _plausible(target, spoken, groups, share):
         return {}
-    found: dict[str, Base] = {}
-    rest = []
-    for group in groups:
-        meaning = _read(target, spoken.readers(target), group, group.base)
-        if meaning is None:
-            rest.append(group)
-        else:
-            found[group.base] = meaning
-    for group in rest:
-        hybrid = _read(target, spoken.readers(target, malformed=True), group, group.base.replace(".", "_").rstrip("_"))
-        hybrid = hybrid or _read(target, spoken.readers(target, malformed=True), group, group.base)
-        if hybrid is not None:
-            found[group.base] = hybrid
-    return found
+    meanings = ((group.base, _any_meaning(target, spoken, group)) for group in groups)
+    return {base: meaning for base, meaning in meanings if meaning is not None}
 
 
 def _read(target: Architecture, tables: Sequence[Reader], group: Group, base: str) -> Base | None:
@@ -176,27 +164,32 @@ def _best_dialect(target: Architecture, groups: Sequence[Group], tensors: int) -
 
 
 def _plausible(target: Architecture, spoken: Dialect, groups: Sequence[Group], share: float) -> bool:
-    """Whether at least this share of a sample can be of the dialect and the architecture.
-
-    Looks at names with their indices left out, which needs no table of every key: building one takes 10 ms.
-    """
+    """Whether a sample of the groups begins as the dialect's keys do, and at least `share` of it can be read."""
     sample = groups[:: max(1, len(groups) // _SAMPLE)]
-    tables = (spelling for spelling in spoken.spellings if spelling.respell is None)
-    prefixes = {prefix for spelling in tables for prefix in _prefixes(spelling, target)}
-    rewritten = {p for spelling in spoken.spellings if spelling.respell for p in _prefixes(spelling, target)}
-    shapes = outlines(target)
-    hits = sum(
-        any(group.base.startswith(p) and outline(group.base[len(p) :]) in shapes for p in prefixes)
-        or any(group.base.startswith(p) and "_lora" in group.base for p in rewritten)
-        for group in sample
-    )
-    return hits > 0 and hits >= share * len(sample)
+    beginnings = _beginnings(spoken, target)
+    if not any(group.base.startswith(beginnings) for group in sample):
+        return False
+    return not share or sum(_any_meaning(target, spoken, group) is not None for group in sample) >= share * len(sample)
 
 
 @lru_cache(maxsize=1024)
-def _prefixes(spelling: Spelling, target: Architecture) -> tuple[str, ...]:
-    encoders = (prefix for encoder in target.encoders.values() for prefix in spelling.encoder_prefixes(encoder))
-    return (*spelling.denoiser_prefixes(target), *encoders)
+def _beginnings(spoken: Dialect, target: Architecture) -> tuple[str, ...]:
+    encoders = target.encoders.values()
+    found: set[str] = set()
+    for spelling in spoken.spellings:
+        found.update(spelling.denoiser_prefixes(target))
+        found.update(prefix for encoder in encoders for prefix in spelling.encoder_prefixes(encoder))
+    return tuple(found)
+
+
+def _any_meaning(target: Architecture, spoken: Dialect, group: Group) -> Base | None:
+    """The properly spelt meaning of a group, else a malformed one."""
+    meaning = _read(target, spoken.readers(target), group, group.base)
+    if meaning is None and any(spelling.malformed for spelling in spoken.spellings):
+        hybrids = spoken.readers(target, malformed=True)
+        flat = group.base.replace(".", "_").rstrip("_")
+        meaning = _read(target, hybrids, group, flat) or _read(target, hybrids, group, group.base)
+    return meaning
 
 
 def outline(path: str) -> str:
