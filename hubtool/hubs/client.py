@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 import hubtool
-from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline
+from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline, RateLimited
 from hubtool.hubs.addresses import Reach, literal_reach, next_address, origin, public_url, reach_of_host
 from hubtool.hubs.connection import Connection
 from hubtool.hubs.refusals import Refusal, problem_of
@@ -175,7 +175,7 @@ class Client:
     @contextlib.contextmanager
     def _send(self, url: str, headers: Mapping[str, str], token: str, reach: Reach) -> Iterator[httpx.Response]:
         host = urlsplit(url).hostname or ""
-        self.stop.wait(max(0.0, self._quiet_until.get(host, 0.0) - time.monotonic()))
+        self._respect_silence(host)
         # behind a proxy the other end is the proxy, which does the looking up
         proxied = self._http.trust_env and bool(urllib.request.getproxies())
         line = Connection(host, None if proxied else max(reach, self._named_reach(url)), self.settings.give_up_s)
@@ -194,6 +194,12 @@ class Client:
     def _named_reach(self, url: str) -> Reach:
         """The user named the hub itself, wherever it is."""
         return self.reach if origin(url) == origin(self.site.base) else Reach.PUBLIC
+
+    def _respect_silence(self, host: str) -> None:
+        remaining = self._quiet_until.get(host, 0.0) - time.monotonic()
+        if remaining > 0:
+            problem = RateLimited(f"{host} asked for silence.", retry_after_s=remaining)
+            raise TryAgain(problem, after_s=remaining, weight=0)
 
     def _heed(self, host: str, response: httpx.Response) -> None:
         """A 429 holds back every worker that talks to this host."""

@@ -132,7 +132,7 @@ def _words(body: bytes) -> str:
     return "" if text.lstrip().startswith("<") else text
 
 
-def _said(value: object, depth: int = 3) -> str:
+def _said(value: object, depth: int = 8) -> str:
     """The human words inside an error object: `message` before `error`, the first of a list of issues."""
     if depth == 0 or value is None:
         return ""

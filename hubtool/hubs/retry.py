@@ -75,7 +75,7 @@ class Patience:
         if self._best - self._counted >= GAIN_BYTES:
             self._counted, self._failures = self._best, 0
         self._failures += failure.weight
-        self._idle_failures = self._idle_failures + 1 if idle else 0
+        self._idle_failures = self._idle_failures + (failure.weight > 0) if idle else 0
         wish = failure.after_s or 0.0
         if self._failures > TRIES or self._waited_s + wish > LONGEST_WAIT_S:
             raise failure.problem from failure

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from hubtool.hubs.opening import open_hub
 from hubtool.settings import Directories, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from hubtool.hubs.hub import Hub
@@ -108,7 +108,13 @@ class FaultyHub:
         return [seen for seen in self.seen if seen.port == port]
 
     def model_json(self) -> dict[str, object]:
-        return {"id": MODEL, "name": "A style", "type": "LORA", "tags": ["style"], "modelVersions": [self.version_json()]}
+        return {
+            "id": MODEL,
+            "name": "A style",
+            "type": "LORA",
+            "tags": ["style"],
+            "modelVersions": [self.version_json()],
+        }
 
     def version_json(self) -> dict[str, object]:
         file = {
@@ -172,10 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
             target = f"{hub.storage}/files/{NAME}?sig={len(hub.seen)}"
             self._send(fault, 307, {"Location": target}, b"")
         else:
-            bodies = {f"/api/v1/models/{MODEL}": hub.model_json(), f"/api/v1/model-versions/{VERSION}": hub.version_json()}
+            bodies = {
+                f"/api/v1/models/{MODEL}": hub.model_json(),
+                f"/api/v1/model-versions/{VERSION}": hub.version_json(),
+            }
             bodies[f"/api/v1/model-versions/by-hash/{hub.sha256.upper()}"] = hub.version_json()
             found = bodies.get(path)
-            body = json.dumps(found if found else {"error": "Not found"}).encode()
+            body = json.dumps(found or {"error": "Not found"}).encode()
             fault = self._fault("api", hub.on_api)
             self._send(fault, 200 if found else 404, {"Content-Type": "application/json"}, body)
 

@@ -78,7 +78,9 @@ def assert_right(hub: FaultyHub, folder: Path, done: Downloaded) -> None:
         pytest.param([RESET_ONCE, Fault(status=416)], id="416 for a range that exists"),
         pytest.param([Fault(status=503)] * 2, id="503 twice"),
         pytest.param([Fault(status=429, headers={"Retry-After": "soon"})], id="429 with a senseless Retry-After"),
-        pytest.param([RESET_ONCE, Fault(status=403, body=b"<Error><Code>AccessDenied</Code></Error>")], id="lease expired"),
+        pytest.param(
+            [RESET_ONCE, Fault(status=403, body=b"<Error><Code>AccessDenied</Code></Error>")], id="lease expired"
+        ),
         pytest.param([Fault(body=lora(7))], id="another file of the same size once"),
         pytest.param([Fault(headers={"Content-Type": "application/json"})], id="wrong content type"),
         pytest.param([Fault(without=("ETag",), cut=65_536)], id="no validator but a published hash"),
@@ -128,7 +130,9 @@ def test_an_expired_lease_is_renewed_and_the_file_continued(hub: FaultyHub, tmp_
         pytest.param(Fault(status=500), NetworkFailure, id="500 for ever"),
         pytest.param(Fault(status=403), NetworkFailure, id="storage refuses for ever"),
         pytest.param(Fault(cut=1000), NetworkFailure, id="reset for ever"),
-        pytest.param(Fault(status=429, headers={"Retry-After": "315360000"}), RateLimited, id="ten years of Retry-After"),
+        pytest.param(
+            Fault(status=429, headers={"Retry-After": "315360000"}), RateLimited, id="ten years of Retry-After"
+        ),
         pytest.param(Fault(without=("Content-Length",), body=lora() + bytes(1 << 22)), WrongFile, id="endless"),
     ],
 )
@@ -147,7 +151,9 @@ def test_a_fault_that_stays_leaves_nothing_at_the_final_name(
     ("fault", "error"),
     [
         pytest.param(Fault(status=401, body=b'{"error":"Unauthorized","message":"log in"}'), NeedsToken, id="login"),
-        pytest.param(Fault(status=403, body=b'{"error":"Early Access","deadline":"2026-10-11"}'), EarlyAccess, id="paid"),
+        pytest.param(
+            Fault(status=403, body=b'{"error":"Early Access","deadline":"2026-10-11"}'), EarlyAccess, id="paid"
+        ),
         pytest.param(Fault(status=404, body=b'{"error":"File not found"}'), NotFound, id="missing"),
         pytest.param(Fault(status=410, body=b'{"error":"Model archived"}'), NotFound, id="archived"),
         pytest.param(Fault(status=451, body=b'{"error":"legal"}'), Forbidden, id="region"),
@@ -190,9 +196,7 @@ def test_a_file_that_may_be_used_on_the_site_only_is_forbidden(hub: FaultyHub, t
         fetch(hub, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "fault", [Fault(drip_s=0.02), Fault(head_drip_s=0.1)], ids=["in the body", "in the header"]
-)
+@pytest.mark.parametrize("fault", [Fault(drip_s=0.02), Fault(head_drip_s=0.1)], ids=["in the body", "in the header"])
 def test_a_trickle_is_given_up(hub: FaultyHub, tmp_path: Path, fault: Fault) -> None:
     hub.always["storage"] = fault
     client = hub.open(tmp_path / "home", timeout_s=0.2)
