@@ -19,7 +19,7 @@ from hubtool.formats.atomic import reraise
 from hubtool.hubs.spec import ByHash, ByPath, parse
 from hubtool.library.beside import Pictures
 from hubtool.library.index import Index
-from hubtool.library.install import STAGING, Arrival, Installation, Installer, clear
+from hubtool.library.install import HIDDEN, Arrival, Installation, Installer
 from hubtool.library.origins import origin_of
 
 if TYPE_CHECKING:
@@ -120,24 +120,26 @@ class _Acquisition:
         from hubtool.hubs.lock import sole_writer  # noqa: PLC0415  # with the next, HTTP
         from hubtool.hubs.transfer import Transfer, download  # noqa: PLC0415
 
-        staging = self.order.place.folder / STAGING
-        try:
-            staging.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reraise(error, staging)
+        folder = self.order.place.folder
         identity = hashlib.sha256(f"{resolved.file.url} {resolved.file.sha256}".encode()).hexdigest()[:16]
+        staging = folder / f"{HIDDEN}{identity}"
         transfer = Transfer(folder=staging)
         if self.order.watch:
             transfer = replace(transfer, watch=self.order.watch)
         try:
-            with sole_writer(staging / f"install-{identity}.lock", lambda: _bytes_in(staging), self.settings.give_up_s):
-                found = self._present(resolved)  # by another process, while we waited
-                if found is not None:
-                    return self.installer.complete(found, self._arrival(resolved, found.path), "present")
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reraise(error, folder)
+        with sole_writer(folder / f"{HIDDEN}{identity}.lock", lambda: _bytes_in(staging), self.settings.give_up_s):
+            found = self._present(resolved)  # by another process, while we waited
+            if found is not None:
+                return self.installer.complete(found, self._arrival(resolved, found.path), "present")
+            try:
                 done = download(self.hub.client, resolved, transfer)
                 return self._from_staging(self._arrival(resolved, done.path), verified=done.verified)
-        finally:
-            clear(staging)
+            finally:
+                with contextlib.suppress(OSError):  # not empty: there is something to go on with
+                    staging.rmdir()
 
     def _from_staging(self, arrival: Arrival, *, verified: bool) -> Installation:
         """Install a downloaded file; only a full disk or an interruption leaves it there, for the next run."""
@@ -146,9 +148,9 @@ class _Acquisition:
         except StorageProblem:
             raise
         except HubtoolError:
-            clear(arrival.path.parent, arrival.path)
+            arrival.path.unlink()
             raise
-        clear(arrival.path.parent, arrival.path)
+        arrival.path.unlink()
         doubt = () if verified else ("The hub published no hash to check the file by.",)
         return replace(installation, notes=installation.notes + doubt)
 

@@ -102,7 +102,9 @@ def _with_line(text: str, section: str, name: str, value: Value) -> str:
     stop = start + len(list(takewhile(lambda row: not re.match(r"\s*\[", row), rows[start:])))
     for number in range(start, stop):
         if match := re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", rows[number]):
-            rows[number] = f"{match[0].rstrip()} {_toml(value)}{_comment(rows[number][match.end() :])}"
+            rest = rows[number][match.end() :]
+            blanks = rest[: len(rest) - len(rest.lstrip())]
+            rows[number] = f"{match[0]}{blanks}{_toml(value)}{_comment(rest)}"
             break
     else:
         while stop > start and not rows[stop - 1].strip():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hubtool.library.target import Place
 
 Id = int | str  # Civitai counts, Hugging Face names
-STAGING = ".hubtool"  # hidden folder inside the LoRA folder, for what is not finished
+HIDDEN = ".hubtool-"  # begins the name of everything in a LoRA folder that is not finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +237,13 @@ class Installer:
             raise UsageProblem(
                 "A file that is converted is a new one and cannot be linked.", hint="Leave out `--link`."
             )
-        staging = self.place.folder / STAGING
-        path = staging / f"{secrets.token_hex(6)}.tmp"
+        path = self.place.folder / f"{HIDDEN}{secrets.token_hex(6)}.tmp"
         try:
             convert(arrival.path, wish.dialect, path)
             origin = replace(arrival.origin or Origin(hub=""), source_sha256=digests.sha256)
             yield _Form(path, "own", digests_of(path), facts_of(inspect(path)), origin)
         finally:
-            clear(staging, path)
+            path.unlink(missing_ok=True)
 
     def _names(self, arrival: Arrival, form: _Form) -> list[str]:
         """The names to try in turn; a single one if the user chose it."""
@@ -307,14 +306,6 @@ def check(path: Path, *, force: bool = False) -> tuple[str, ...]:
         if not force:
             raise NotAnAdapter("", problem.message, hint="Put it into the folder for its kind, or use `--force`.")
     return tuple(problem.message for problem in found.problems if problem.severity == "warning")
-
-
-def clear(staging: Path, *paths: Path) -> None:
-    """Remove finished or useless files from the staging folder, and the folder once it is empty."""
-    for path in paths:
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # others are at work in it
-        staging.rmdir()
 
 
 def _report(installed: Installed, place: Place, status: str, notes: tuple[str, ...]) -> Installation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ class Listed:
 
 def listing(index: Index, query: str, below: Path | None = None) -> list[Listed]:
     """The files that match a query (all for none), those below one folder if it is given."""
-    found = index.search(query)
-    return [_row(one) for one in found if below is None or one.path.is_relative_to(below)]
+    root = os.path.realpath(below) if below else "/"
+    return [_row(one) for one in index.search(query) if below is None or one.path.is_relative_to(root)]
 
 
 def _row(installed: Installed) -> Listed:

@@ -78,7 +78,7 @@ def _part(part: str, values: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
             raise UsageProblem(f"There is no token {match[0]}; there are {_listed(values)}.")
-        return re.sub(r"[/\\]", "_", values[match[1]]) or "unknown"
+        return re.sub(r"[/\\]", "_", values[match[1]]).strip(" .") or "unknown"
 
     name = safe_name(_TOKEN.sub(value, part))
     if name is None or name.startswith("."):

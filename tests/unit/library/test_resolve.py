@@ -1,0 +1,80 @@
+"""Which file a name in a prompt means."""
+
+from pathlib import Path
+
+import pytest
+
+from hubtool.library.record import Facts, Installed, Stamp
+from hubtool.library.resolve import Names
+
+FOLDER = Path("/models/Lora")
+
+
+def installed(inside: str, alias: str = "") -> Installed:
+    return Installed(FOLDER / inside, FOLDER, "a1111", Stamp(1, 1, 1), facts=Facts(alias=alias))
+
+
+def found(names: Names, name: str, dialect: str = "a1111") -> str | None:
+    adapter = names.find(name, dialect)
+    return adapter.path.relative_to(FOLDER).as_posix() if adapter else None
+
+
+def test_a_stem_wins_over_an_alias_of_another_file():
+    names = Names([installed("ink.safetensors"), installed("a.safetensors", "ink")])
+    assert found(names, "ink") == "ink.safetensors"
+
+
+def test_an_alias_finds_its_file():
+    assert found(Names([installed("a.safetensors", "ink")]), "ink") == "a.safetensors"
+
+
+def test_an_alias_taken_twice_finds_nothing():
+    names = Names([installed("a.safetensors", "ink"), installed("b.safetensors", "ink")])
+    assert found(names, "ink") is None
+    assert found(names, "a") == "a.safetensors"
+
+
+@pytest.mark.parametrize("word", ["none", "None", "Addams"])
+def test_reserved_words_are_no_aliases_but_may_be_stems(word):
+    assert found(Names([installed("a.safetensors", word)]), word) is None
+    assert found(Names([installed(f"{word}.safetensors")]), word) == f"{word}.safetensors"
+
+
+def test_names_are_case_sensitive_in_a1111_and_not_in_swarmui():
+    names = Names([installed("Ink.safetensors")])
+    assert found(names, "ink") is None
+    assert found(names, "ink", "swarmui") == "Ink.safetensors"
+
+
+def test_of_two_equal_stems_the_one_listed_last_wins():
+    names = Names([installed("b/ink.safetensors"), installed("a/ink.safetensors")])
+    assert found(names, "ink") == "b/ink.safetensors"
+
+
+def test_comfyui_takes_paths_with_either_slash_and_an_extension():
+    names = Names([installed("styles/ink.safetensors"), installed("ink.safetensors")])
+    assert found(names, r"styles\ink.safetensors", "comfyui") == "styles/ink.safetensors"
+    assert found(names, "styles/ink", "comfyui") == "styles/ink.safetensors"
+
+
+def test_swarmui_takes_the_shortest_path_that_contains_the_name():
+    names = Names([installed("long/pixel-art-xl.safetensors"), installed("pixel-art.safetensors")])
+    assert found(names, "pixel", "swarmui") == "pixel-art.safetensors"
+
+
+def test_sdnext_reads_dots_as_underscores_and_paths():
+    names = Names([installed("a/ink.v2.safetensors")])
+    assert found(names, "ink_v2", "sdnext") == "a/ink.v2.safetensors"
+    assert found(names, "a/ink.v2", "sdnext") == "a/ink.v2.safetensors"
+
+
+def test_near_misses_are_suggested_by_a_name_that_works():
+    names = Names([installed("PixelArt_XL.safetensors"), installed("watercolor.safetensors", "wc-painting")])
+    assert names.suggestions("pixel art xl") == ["PixelArt_XL"]
+    assert names.suggestions("wc_paintings") == ["watercolor"]
+    assert names.suggestions("qqqqqq") == []
+
+
+def test_nothing_installed_means_nothing_found_and_nothing_suggested():
+    assert found(Names([]), "x") is None
+    assert Names([]).suggestions("x") == []
