@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.naming.address import Component, ModuleRef, Role
@@ -56,7 +56,8 @@ def recorded_scales(
         if Role.DOWN not in rows:
             continue
         config = _config(table, component_name(target, module.component))
-        alpha = _pattern_value(config.get("alpha_pattern"), module.path, config.get("lora_alpha"))
+        paths = (module.path, module.path.removeprefix("text_model."))  # transformers >= 5.6 has no text_model level
+        alpha = _pattern_value(config.get("alpha_pattern"), paths, config.get("lora_alpha"))
         rank = rows[Role.DOWN].shape[0]
         if isinstance(alpha, (int, float)) and rank:
             found[module] = alpha / math.sqrt(rank) if config.get("use_rslora") is True else alpha / rank
@@ -69,11 +70,11 @@ def _config(table: Mapping[str, object], component: str) -> dict[str, object]:
     return prefixed or {field: table[field] for field in _FIELDS if field in table}
 
 
-def _pattern_value(patterns: object, path: str, default: object) -> object:
+def _pattern_value(patterns: object, paths: Sequence[str], default: object) -> object:
     if isinstance(patterns, Mapping):
         for pattern, value in patterns.items():
             try:
-                if re.match(rf"(.*\.)?({pattern})$", path):
+                if any(re.match(rf"(.*\.)?({pattern})$", path) for path in paths):
                     return value
             except re.error:
                 continue  # PEFT would refuse the file; the module then keeps the general alpha
@@ -90,14 +91,17 @@ def peft_record(target: Architecture, ranks: Mapping[ModuleRef, int], alphas: Ma
         prefix = component_name(target, component)
         table[f"{prefix}.r"] = rank
         table[f"{prefix}.lora_alpha"] = alpha
-        table[f"{prefix}.target_modules"] = [module.path for module in modules]
-        table[f"{prefix}.rank_pattern"] = {_anchored(m): ranks[m] for m in modules if ranks[m] != rank}
-        table[f"{prefix}.alpha_pattern"] = {_anchored(m): alphas[m] for m in modules if alphas[m] != alpha}
+        table[f"{prefix}.target_modules"] = [module.path.removeprefix("text_model.") for module in modules]
+        table[f"{prefix}.rank_pattern"] = {_pattern(m): ranks[m] for m in modules if ranks[m] != rank}
+        table[f"{prefix}.alpha_pattern"] = {_pattern(m): alphas[m] for m in modules if alphas[m] != alpha}
     return json.dumps(table, indent=2, sort_keys=True)
 
 
-def _anchored(module: ModuleRef) -> str:
-    return "^" + re.escape(module.path)
+def _pattern(module: ModuleRef) -> str:
+    """A pattern of one module: anchored, but for encoders, whose first level depends on the version of transformers."""
+    if module.component is Component.DENOISER:
+        return "^" + re.escape(module.path)
+    return re.escape(module.path.removeprefix("text_model."))
 
 
 # ---------------------------------------------------------------- our record
