@@ -57,12 +57,12 @@ def literal_reach(host: str) -> Reach | None:
         return None
 
 
-def next_address(base: str, location: str, allowed: Reach) -> str:
-    """The absolute URL that an answer from `base` names.
+def next_address(base: str, location: str, named: str) -> str:
+    """The absolute URL that an answer from `base` names; `named` is the address that the user gave.
 
     Raises:
         UnsafeAddress: another scheme than http(s), https left for http, a login inside the URL, control characters,
-            or a numeric address further inside than `allowed`. (Names are checked when they are connected to.)
+            or a numeric address further inside than `named`. (Names are checked when they are connected to.)
     """
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in location):
         raise UnsafeAddress("The hub's answer holds an address with control characters in it.", url=public_url(base))
@@ -78,19 +78,21 @@ def next_address(base: str, location: str, allowed: Reach) -> str:
         raise UnsafeAddress(f"The hub's answer leads to {public_url(target)} with a login inside the address.")
     if parts.scheme == "http" and urlsplit(base).scheme == "https":
         raise UnsafeAddress(f"The hub's answer leads from https to plain http: {public_url(target)}")
-    refuse_inside(host, literal_reach(host), allowed)
+    refuse_inside(host, literal_reach(host), named)
     return target
 
 
-def refuse_inside(host: str, reach: Reach | None, allowed: Reach) -> None:
-    """Raise if a host lies further inside than an answer may lead.
+def refuse_inside(host: str, reach: Reach | None, named: str) -> None:
+    """Raise if a host lies further inside than the address that the user named, unless it is that very host.
 
     Raises:
         UnsafeAddress: it does.
     """
-    if reach is not None and reach > allowed:
-        where = "this machine" if reach is Reach.LOCAL else "the private network"
-        raise UnsafeAddress(f"A public hub's answer leads to {where}: {host}")
+    named_host = urlsplit(named).hostname or ""
+    if not reach or host == named_host or reach <= reach_of_host(named_host):
+        return
+    where = "this machine" if reach is Reach.LOCAL else "the private network"
+    raise UnsafeAddress(f"An answer from {named_host} leads to {where}: {host}")
 
 
 def origin(url: str) -> str:

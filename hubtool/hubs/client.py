@@ -20,7 +20,7 @@ import httpx
 
 import hubtool
 from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline, RateLimited
-from hubtool.hubs.addresses import Reach, literal_reach, next_address, origin, public_url, reach_of_host
+from hubtool.hubs.addresses import literal_reach, next_address, origin, public_url
 from hubtool.hubs.connection import Connection
 from hubtool.hubs.refusals import Refusal, problem_of
 from hubtool.hubs.retry import Patience, TryAgain
@@ -99,11 +99,6 @@ class Client:
         self.stop = threading.Event()
 
     @cached_property
-    def reach(self) -> Reach:
-        """How far inside the hub is; what it names may be there too."""
-        return reach_of_host(urlsplit(self.site.base).hostname or "")
-
-    @cached_property
     def _http(self) -> httpx.Client:
         timeout = self.settings.timeout_s
         return httpx.Client(
@@ -122,7 +117,7 @@ class Client:
             HubProblem: any refusal, as its own type; NetworkFailure when all tries failed; BadAnswer if it is no JSON.
         """
         url = str(httpx.URL(self.site.base + path, params=list(parameters)) if parameters else self.site.base + path)
-        return _parsed(self._read(url, JSON_LIMIT_BYTES, self.reach), url)
+        return _parsed(self._read(url, JSON_LIMIT_BYTES), url)
 
     def get_bytes(self, url: str, limit: int) -> bytes:
         """A small file (a picture) that the hub's answer names; never with the token.
@@ -130,14 +125,14 @@ class Client:
         Raises:
             HubProblem: it cannot be had, or is larger than `limit` bytes.
         """
-        target = next_address(self.site.base + "/", url, self.reach)
-        return self._read(target, limit, self.reach, with_token=False)
+        target = next_address(f"{self.site.base}/", url, self.site.base)
+        return self._read(target, limit, with_token=False)
 
     @contextlib.contextmanager
-    def open(self, url: str, headers: Mapping[str, str], reach: Reach, *, with_token: bool = True) -> Iterator[Answer]:
+    def open(self, url: str, headers: Mapping[str, str], named: str, *, with_token: bool = True) -> Iterator[Answer]:
         """Ask for a URL and follow redirects by hand to the answer that is none.
 
-        `reach` is how far inside redirects may lead. The answer may have any status but those of redirects.
+        `named` is the address that the user gave: redirects lead no further inside than that. The answer may have any status but those of redirects.
 
         Raises:
             TryAgain: no connection, or it broke.
@@ -145,14 +140,13 @@ class Client:
             BadAnswer: more than MAX_HOPS redirects, or one that leads nowhere.
             Offline: the settings forbid any connection.
         """
-        if self.settings.offline:
-            raise Offline(f"{origin(url)} was not asked because of `--offline`.", url=public_url(url))
+        self.refuse_offline(url)
         if self.stop.is_set():
             raise NetworkFailure("The transfer was interrupted.", url=public_url(url))
         target, first = url, True
         for _ in range(MAX_HOPS + 1):
             token = self.site.token if first and with_token and origin(target) in self.site.origins else ""
-            with self._send(target, headers, token, reach) as response:
+            with self._send(target, headers, token, named) as response:
                 if response.status_code not in _REDIRECTS:
                     plain = {name.lower(): value for name, value in response.headers.items()}
                     yield Answer(target, response.status_code, plain, not first, bool(token), response)
@@ -160,11 +154,20 @@ class Client:
                 location = response.headers.get("location")
             if not location:
                 raise BadAnswer(f"{origin(target)} redirects without saying where to.", url=public_url(target))
-            onward = next_address(target, location, reach)
+            onward = next_address(target, location, named)
             if urlsplit(onward).path.rstrip("/") == "/login":
                 raise NeedsToken(f"{origin(url)} wants a login for this file.", url=public_url(url))
             target, first = onward, False
         raise BadAnswer(f"{origin(url)} redirects more than {MAX_HOPS} times.", url=public_url(url))
+
+    def refuse_offline(self, url: str) -> None:
+        """Raise if the settings forbid any connection.
+
+        Raises:
+            Offline: they do.
+        """
+        if self.settings.offline:
+            raise Offline(f"{origin(url)} was not asked because of `--offline`.", url=public_url(url))
 
     def abort(self) -> None:
         """Make every transfer in progress fail at once, from another thread."""
@@ -173,12 +176,12 @@ class Client:
             line.hang_up()
 
     @contextlib.contextmanager
-    def _send(self, url: str, headers: Mapping[str, str], token: str, reach: Reach) -> Iterator[httpx.Response]:
+    def _send(self, url: str, headers: Mapping[str, str], token: str, named: str) -> Iterator[httpx.Response]:
         host = urlsplit(url).hostname or ""
         self._respect_silence(host)
         # behind a proxy the other end is the proxy, which does the looking up
         proxied = self._http.trust_env and bool(urllib.request.getproxies())
-        line = Connection(host, None if proxied else max(reach, self._named_reach(url)), self.settings.give_up_s)
+        line = Connection(host, "" if proxied else named, self.settings.give_up_s)
         own = {"User-Agent": USER_AGENT, "Accept": "*/*", **headers}
         if token:
             own["Authorization"] = f"Bearer {token}"
@@ -190,10 +193,6 @@ class Client:
         finally:
             line.hang_up()
             self._lines.discard(line)
-
-    def _named_reach(self, url: str) -> Reach:
-        """The user named the hub itself, wherever it is."""
-        return self.reach if origin(url) == origin(self.site.base) else Reach.PUBLIC
 
     def _respect_silence(self, host: str) -> None:
         remaining = self._quiet_until.get(host, 0.0) - time.monotonic()
@@ -207,12 +206,12 @@ class Client:
         if response.status_code == 429 and wish.isascii() and wish.isdigit() and len(wish) < 4:
             self._quiet_until[host] = time.monotonic() + float(wish)
 
-    def _read(self, url: str, limit: int, reach: Reach, *, with_token: bool = True) -> bytes:
+    def _read(self, url: str, limit: int, *, with_token: bool = True) -> bytes:
         """A whole small body, retried as Patience allows."""
         patience = Patience(self.settings, stop=self.stop)
         while True:
             try:
-                with self.open(url, {"Accept-Encoding": "gzip"}, reach, with_token=with_token) as answer:
+                with self.open(url, {"Accept-Encoding": "gzip"}, self.site.base, with_token=with_token) as answer:
                     return _checked_body(answer, limit, patience)
             except TryAgain as failure:
                 patience.failed(failure)

@@ -11,7 +11,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from hubtool.hubs.addresses import Reach, reach_of_address, refuse_inside
+from hubtool.hubs.addresses import reach_of_address, refuse_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,12 @@ class _Stream(Protocol):
 class Connection:
     """The trace callback of one request."""
 
-    def __init__(self, host: str, allowed: Reach | None, header_s: float) -> None:
-        """`allowed` None means that the other end is not looked at (a proxy); `header_s` bounds the wait for the header."""
-        self._host, self._allowed, self._header_s = host, allowed, header_s
+    def __init__(self, host: str, named: str, header_s: float) -> None:
+        """`named` is the address that the user gave, or nothing where the other end is not looked at (it is a proxy).
+
+        `header_s` bounds the wait for the answer's header.
+        """
+        self._host, self._named, self._header_s = host, named, header_s
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
 
@@ -52,10 +55,10 @@ class Connection:
         found = stream.get_extra_info("socket")
         self._socket = found if isinstance(found, socket.socket) else None
         peer = stream.get_extra_info("server_addr")
-        if self._allowed is None or not isinstance(peer, tuple):
+        if not self._named or not isinstance(peer, tuple):
             return
         try:
-            refuse_inside(self._host, reach_of_address(str(peer[0])), self._allowed)
+            refuse_inside(self._host, reach_of_address(str(peer[0])), self._named)
         except BaseException:
             stream.close()
             raise

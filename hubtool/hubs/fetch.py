@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from hubtool.hubs.addresses import Reach
     from hubtool.hubs.client import Answer, Client
     from hubtool.hubs.part import Part
     from hubtool.hubs.space import Space
@@ -39,7 +38,7 @@ class Source:
     """Where a file is asked for."""
 
     url: str
-    reach: Reach  # how far inside redirects may lead
+    named: str  # the address that the user gave: redirects lead no further inside than that
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Fetch:
         return self._ended or bool(self._part.size and self._part.sha256 == self._promise.sha256)
 
     def _attempt(self) -> None:
-        with self._client.open(self._lease or self._source.url, self._headers(), self._source.reach) as answer:
+        with self._client.open(self._lease or self._source.url, self._headers(), self._source.named) as answer:
             if answer.status in {200, 206}:
                 self._lease = answer.url if answer.redirected else self._lease
                 self._receive(answer)

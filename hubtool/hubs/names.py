@@ -30,8 +30,8 @@ _CHARSETS = {"utf-8": "utf-8", "iso-8859-1": "latin-1"}
 def safe_name(raw: str) -> str | None:
     """The last component of a name, made legal, at most MAX_NAME_BYTES long; None if nothing usable is left.
 
-    >>> safe_name("../../a:b?.safetensors"), safe_name("CON.safetensors"), safe_name("..")
-    ('a_b_.safetensors', '_CON.safetensors', None)
+    >>> safe_name("../../ab:c?.safetensors"), safe_name("CON.safetensors"), safe_name("..")
+    ('ab_c_.safetensors', '_CON.safetensors', None)
     """
     last = re.split(r"[/\\]", raw)[-1]
     last = re.sub(r"^[A-Za-z]:", "", last)  # a drive

@@ -42,7 +42,8 @@ class Patience:
         self._floor_bytes = floor_bytes
         self._stop = stop or threading.Event()
         self._failures = self._idle_failures = 0
-        self._counted = self._best = 0  # bytes at the last restart of the count; the most ever
+        self._counted = self._best = 0  # bytes at the last restart of the count; the most so far
+        self._failed_at = 0  # bytes at the last failure
         self._waited_s = 0.0
         self._window_start, self._window_bytes = time.monotonic(), 0
 
@@ -61,7 +62,7 @@ class Patience:
 
     def restart(self) -> None:
         """Note that everything begins at zero bytes again."""
-        self._best = self._counted = self._window_bytes = 0
+        self._best = self._counted = self._failed_at = self._window_bytes = 0
         self._window_start = time.monotonic()
 
     def failed(self, failure: TryAgain, done: int = 0) -> None:
@@ -70,7 +71,7 @@ class Patience:
         Raises:
             HubProblem: the failure's own, or NetworkFailure for a transfer that does not move.
         """
-        idle = done <= self._best
+        idle, self._failed_at = done <= self._failed_at, done
         self.progress(done)
         if self._best - self._counted >= GAIN_BYTES:
             self._counted, self._failures = self._best, 0

@@ -15,7 +15,7 @@ Row = dict[str, object]
 def summary(model: Model) -> Row:
     """One result of a search."""
     return {
-        "id": model.id,
+        "id": model.id or None,
         "name": model.name,
         "type": model.type,
         "creator": model.creator,
@@ -39,7 +39,7 @@ def details(found: Found) -> Row:
         "nsfw": model.nsfw,
         "description": model.description,
         "license": model.license,
-        "version_id": version.id if version else None,
+        "version_id": (version.id or None) if version else None,
         "trigger_words": version.trigger_words if version else [],
         "files": _files(files),
         "images": version.images if version else [],
@@ -48,7 +48,7 @@ def details(found: Found) -> Row:
 
 def _version(version: Version) -> Row:
     return {
-        "id": version.id,
+        "id": version.id or None,
         "name": version.name,
         "base_model": version.base_model,
         "published_at": version.published_at,
@@ -62,7 +62,7 @@ def _version(version: Version) -> Row:
 def _files(files: Iterable[RemoteFile]) -> list[Row]:
     return [
         {
-            "id": file.id,
+            "id": file.id or None,
             "name": file.name,
             "type": file.type,
             "size_bytes": file.size_bytes,

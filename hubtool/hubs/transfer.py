@@ -9,18 +9,17 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from hubtool.errors import Forbidden, HashMismatch, UnsafeFile, WrongFile
 from hubtool.formats.atomic import reraise
-from hubtool.hubs.addresses import next_address, reach_of_host
+from hubtool.hubs.addresses import next_address
 from hubtool.hubs.fetch import Conduct, Fetch, Source
 from hubtool.hubs.hub import Downloaded, is_pickle_name
 from hubtool.hubs.lock import sole_writer
 from hubtool.hubs.names import INERT_SUFFIXES, SAFETENSORS, final_name, header_name, numbered, url_names
 from hubtool.hubs.part import Part, has_bytes
 from hubtool.hubs.space import Space
-from hubtool.hubs.verify import Promise, check_whole
+from hubtool.hubs.verify import SIZE_SLACK_BYTES, Promise, check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,6 +64,8 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
     found = find_present(wanted, transfer)
     if found is not None:
         return found
+    client.refuse_offline(wanted.file.url)
+    source = _source(client, wanted)
     try:
         transfer.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,7 +78,7 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
         if not alone:
             part = Part(transfer.folder, secrets.token_hex())
         conduct = Conduct(transfer.space, transfer.folder, transfer.watch(promise.name), transfer.limit_bytes_s)
-        fetch = Fetch(client, _source(client, wanted), part, promise, conduct)
+        fetch = Fetch(client, source, part, promise, conduct)
         return _Job(wanted, transfer, part, promise, fetch).run()
 
 
@@ -92,7 +93,7 @@ def find_present(wanted: Resolved, transfer: Transfer) -> Downloaded | None:
     if not digest:
         return None
     for path in _paths(wanted, transfer, Naming()):
-        if has_bytes(path, None, digest):
+        if _has_size(path, wanted.file.size_bytes) and has_bytes(path, None, digest):
             return Downloaded(path, path.stat().st_size, digest, verified=True, resumed_from=0, status="present")
     return None
 
@@ -178,8 +179,8 @@ def _source(client: Client, wanted: Resolved) -> Source:
     """
     url = wanted.file.url
     if wanted.hub:
-        return Source(next_address(f"{client.site.base}/", url, client.reach), client.reach)
-    return Source(url, reach_of_host(urlsplit(url).hostname or ""))
+        return Source(next_address(f"{client.site.base}/", url, client.site.base), client.site.base)
+    return Source(url, url)
 
 
 def _paths(wanted: Resolved, transfer: Transfer, naming: Naming) -> list[Path]:
@@ -188,6 +189,11 @@ def _paths(wanted: Resolved, transfer: Transfer, naming: Naming) -> list[Path]:
     name = final_name(wishes, f"{wanted.version.id or 'download'}", naming.suffixes)
     marks = [str(wanted.version.id), (naming.sha256 or wanted.file.sha256 or "")[:8]]
     return [transfer.folder / name, *(transfer.folder / numbered(name, mark) for mark in marks if mark)]
+
+
+def _has_size(path: Path, size_bytes: int | None) -> bool:
+    """Whether it is worth hashing a file at all."""
+    return size_bytes is None or abs(_size(path) - size_bytes) <= SIZE_SLACK_BYTES
 
 
 def _size(path: Path) -> int:

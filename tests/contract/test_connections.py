@@ -11,7 +11,6 @@ import pytest
 from contract.faulty_hub import MODEL, Fault, FaultyHub
 
 from hubtool.errors import HubProblem, NetworkFailure, UnsafeAddress
-from hubtool.hubs.addresses import Reach
 from hubtool.hubs.client import USER_AGENT, Client, Site
 from hubtool.hubs.retry import TryAgain
 
@@ -35,7 +34,7 @@ def public_client(server: FaultyHub, home: Path) -> Client:
 
 def test_a_name_that_leads_inside_is_noticed_before_anything_is_sent(server: FaultyHub, tmp_path: Path) -> None:
     client = public_client(server, tmp_path)
-    with pytest.raises(UnsafeAddress), client.open(f"{server.storage}/x", {}, Reach.PUBLIC):
+    with pytest.raises(UnsafeAddress), client.open(f"{server.storage}/x", {}, client.site.base):
         pass
     assert not server.seen
 
@@ -72,7 +71,7 @@ def test_nobody_there_is_a_network_failure_after_a_few_tries(tmp_path: Path) -> 
 def test_what_is_no_http_is_reported_without_quoting_it(server: FaultyHub, tmp_path: Path) -> None:
     server.always["download"] = Fault(headers={"Location": "http://127.0.0.1/\x0b?signature=abc"})
     client = server.open(tmp_path, timeout_s=0.1).client
-    with pytest.raises(TryAgain) as caught, client.open(f"{server.api}/api/download/models/2001", {}, Reach.LOCAL):
+    with pytest.raises(TryAgain) as caught, client.open(f"{server.api}/api/download/models/2001", {}, server.api):
         pass
     assert "abc" not in str(caught.value.problem)
 

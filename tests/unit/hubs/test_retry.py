@@ -67,3 +67,13 @@ def test_a_retry_after_is_seconds_or_a_date() -> None:
     later = datetime.now(timezone.utc) + timedelta(seconds=30)
     assert 25 < (retry_after_s(format_datetime(later, usegmt=True)) or 0) <= 30
     assert retry_after_s("Wed, 01 Jan 2020 00:00:00 GMT") == 0
+
+
+def test_waits_stay_short_while_every_try_brings_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = patience(1.0)  # a unit of 50 ms
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    began = time.monotonic()
+    for turn in range(TRIES):
+        budget.progress((turn + 1) * 1000)
+        budget.failed(failure(), (turn + 1) * 1000)
+    assert time.monotonic() - began < 0.5  # 5 × 50 ms, not 50 + 100 + 200 …
