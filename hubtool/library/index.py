@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.library.database import explain, open_database
 from hubtool.library.record import Folder, Installed, Stamp
-from hubtool.library.rows import SELECT, adapter_of, columns_of, lines
+from hubtool.library.rows import SELECT, columns_of, installed_of, lines, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -101,31 +101,32 @@ class Index:
         )
         return {path: Known(Stamp(*stamp), sidecars, bool(missing)) for path, sidecars, missing, *stamp in rows}
 
-    def store(self, adapter: Installed, sidecars: str = "") -> None:
+    def store(self, installed: Installed, sidecars: str = "") -> None:
         """Insert or replace what is known of a file.
 
-        Tags and favourites stay, for only the user sets them; so does an origin when `adapter` brings none, for a
+        Tags and favourites stay, for only the user sets them; so does an origin when none is brought, for a
         scan that finds no sidecar knows less than the installation did.
         """
-        folder = self._run("SELECT id FROM folder WHERE path = ?", (str(adapter.folder),)).fetchone()[0]
-        path = str(adapter.path)
+        folder = self._run("SELECT id FROM folder WHERE path = ?", (str(installed.folder),)).fetchone()[0]
+        path = str(installed.path)
         file: dict[str, object] = {"path": path, "folder_id": folder, "sidecars": sidecars, "missing": 0}
-        self._upsert("file", file | columns_of(adapter.stamp) | columns_of(adapter.digests), key="path")
+        self._upsert("file", file | columns_of(installed.stamp) | columns_of(installed.digests), key="path")
         key = {"id": self._run("SELECT id FROM file WHERE path = ?", (path,)).fetchone()[0]}
-        self._upsert("fact", key | columns_of(adapter.facts))
-        if adapter.origin:
-            self._upsert("origin", key | columns_of(adapter.origin))
-        said = columns_of(adapter.own)
+        self._upsert("fact", key | columns_of(installed.facts))
+        if installed.origin:
+            self._upsert("origin", key | columns_of(installed.origin))
+        said = columns_of(installed.own)
         self._upsert("own", key | {name: said[name] for name in ("preferred_weight", "trigger_words", "notes")})
         tags = self._run("SELECT tags FROM own WHERE id = ?", (key["id"],)).fetchone()[0]
-        self._upsert("word", key | _words(adapter) | {"tags": tags})
+        texts = {name: storable(text) for name, text in _words(installed).items()}
+        self._upsert("word", key | texts | {"tags": tags})
 
-    def store_digests(self, adapter: Installed) -> None:
+    def store_digests(self, installed: Installed) -> None:
         """Remember the hashes of a file, unless it changed since `adapter` was read."""
-        hashes = columns_of(adapter.digests)
+        hashes = columns_of(installed.digests)
         self._run(
             f"UPDATE file SET {', '.join(f'{name} = ?' for name in hashes)} WHERE path = ? AND mtime_ns = ?",  # noqa: S608  # names are ours
-            (*hashes.values(), str(adapter.path), adapter.stamp.mtime_ns),
+            (*hashes.values(), str(installed.path), installed.stamp.mtime_ns),
         )
 
     def found_at(self, old: str, new: str) -> None:
@@ -150,7 +151,7 @@ class Index:
         return self._read("AND folder.path = ? ORDER BY file.path", (str(folder),))
 
     def at(self, path: Path) -> Installed | None:
-        """The adapter at this path, if the index knows it."""
+        """The installed file at this path, if the index knows it."""
         return next(iter(self._read("AND file.path = ?", (str(path),))), None)
 
     def with_content(self, sha256: str) -> list[Installed]:
@@ -203,7 +204,7 @@ class Index:
         )
 
     def _read(self, clause: str, bound: Sequence[object] = (), join: str = "") -> list[Installed]:
-        return [adapter_of(row) for row in self._run(SELECT.replace(" WHERE", f" {join} WHERE") + clause, bound)]
+        return [installed_of(row) for row in self._run(SELECT.replace(" WHERE", f" {join} WHERE") + clause, bound)]
 
     def _run(self, statement: str, bound: Sequence[object] = ()) -> sqlite3.Cursor:
         try:
@@ -212,14 +213,14 @@ class Index:
             explain(error, self.path)
 
 
-def _words(adapter: Installed) -> dict[str, object]:
+def _words(installed: Installed) -> dict[str, str]:
     """What a search looks at."""
-    origin = adapter.origin
-    inside = adapter.path.relative_to(adapter.folder).with_suffix("").as_posix()
+    origin = installed.origin
+    inside = installed.path.relative_to(installed.folder).with_suffix("").as_posix()
     return {
-        "name": f"{adapter.name} {inside}",
-        "title": adapter.facts.title,
-        "trigger_words": lines(adapter.trigger_words),
-        "base_model": f"{adapter.base_model} {adapter.facts.architecture or ''}",
+        "name": f"{installed.name} {inside}",
+        "title": installed.facts.title,
+        "trigger_words": lines(installed.trigger_words),
+        "base_model": f"{installed.base_model} {installed.facts.architecture or ''}",
         "people": f"{origin.model_name} {origin.version_name} {origin.creator}" if origin else "",
     }

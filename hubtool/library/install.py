@@ -249,7 +249,8 @@ class Installer:
         """The names to try in turn; a single one if the user chose it."""
         if self.wish.name:
             return [chosen_name(self.wish.name)]
-        name = file_name(arrival.name) or f"{form.digests.sha256[:12]}.safetensors"
+        version = form.origin.version_id if form.origin else ""
+        name = file_name(arrival.name) or f"{version or form.digests.sha256[:12] or 'lora'}.safetensors"
         return list(candidates(name, form.origin, form.digests.sha256))
 
     def _free(self, folder: Path, names: Iterable[str]) -> Path:

@@ -41,7 +41,7 @@ def file_name(raw: str) -> str | None:
     >>> file_name("a=b/Style: ink?.SAFETENSORS"), file_name("..")
     ('Style_ ink_.safetensors', None)
     """
-    stem = _MODEL_SUFFIX.sub("", raw)
+    stem = _MODEL_SUFFIX.sub("", raw.rstrip(". "))
     # A1111 reads a name with a "=" as an argument
     return safe_name(stem.replace("=", "_") + SAFETENSORS) if safe_name(stem) else None
 

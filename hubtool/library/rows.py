@@ -33,11 +33,16 @@ def columns_of(record: Record) -> dict[str, object]:
 
 def lines(texts: Sequence[str]) -> str:
     """A list as one text, a line an entry."""
-    return "\n".join(" ".join(text.split()) for text in texts)
+    return "\n".join(" ".join(storable(text).split()) for text in texts)
 
 
-def adapter_of(row: Sequence[object]) -> Installed:
-    """The adapter in a row of `SELECT`."""
+def storable(text: str) -> str:
+    """The text without halves of characters, which JSON can spell and SQLite cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def installed_of(row: Sequence[object]) -> Installed:
+    """The file in a row of `SELECT`."""
     path, folder, target, has_origin = row[:4]
     position = 4
     parts: list[object] = []
@@ -56,9 +61,11 @@ def _part(table: str, record: type[Record]) -> _Part:
 def _stored(value: object) -> object:
     if isinstance(value, tuple):
         return lines(value)
+    if isinstance(value, str):
+        return storable(value)
     if isinstance(value, bool):
         return int(value)
-    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value, ensure_ascii=False)
+    return value if value is None or isinstance(value, (int, float)) else json.dumps(value)
 
 
 def _loaded(name: str, value: object) -> object:
@@ -75,7 +82,7 @@ _PARTS = (
     _part("own", Own),
 )
 
-#: Every adapter that is there; a clause may follow.
+#: Every file that is there; a clause may follow.
 SELECT = (
     "SELECT file.path, folder.path, folder.target, origin.id IS NOT NULL, "  # noqa: S608  # names of our own
     + ", ".join(f"{part.table}.{name}" for part in _PARTS for name in part.names)

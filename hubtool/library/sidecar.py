@@ -111,8 +111,15 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "") -> bool:
     outdated = existing is not None and identity and existing.get(identity) not in {None, fields.get(identity)}
     merged = merge({} if outdated or existing is None else existing, fields)
     if merged != existing:
-        write_text(path, json.dumps(merged, ensure_ascii=False, indent=4), force=True)
+        write_text(path, _json(merged), force=True)
     return True
+
+
+def _json(table: Table) -> str:
+    """As A1111 writes it; escaped where it holds half a character, which UTF-8 cannot."""
+    text = json.dumps(table, ensure_ascii=False, indent=4)
+    whole = text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return text if whole else json.dumps(table, indent=4)
 
 
 def merge(existing: Mapping[str, object], fields: Mapping[str, object]) -> Table:

@@ -95,7 +95,17 @@ def test_the_hubs_sidecar_tells_the_base_model_and_words(shelf):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"preferred weight": "high", "activation text": 3}', "\ufeff{}", "[" * 10_000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"preferred weight": "high", "activation text": 3}',
+        "\ufeff{}",
+        "[" * 10_000,
+        r'{"notes": "\ud800", "activation text": "\udfff", "id": 1, "name": "\ud800"}',
+    ],
 )
 def test_a_strange_sidecar_does_no_harm(shelf, text):
     write_lora(shelf.folder / "ink.safetensors")

@@ -64,6 +64,13 @@ def test_a_complete_sidecar_is_not_even_touched(tmp_path):
     assert (path.read_text(), path.stat().st_mtime_ns) == ('{"notes":    "mine"}', before)
 
 
+def test_half_a_character_survives_as_it_was_written(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"notes": "\\ud800"}')
+    assert fill(path, {"new": 1})
+    assert json.loads(path.read_text()) == {"notes": "\ud800", "new": 1}
+
+
 @pytest.mark.parametrize("text", ["not json", "[1, 2]", ""])
 def test_somebody_elses_file_is_left_alone(tmp_path, text):
     path = tmp_path / "x.json"
