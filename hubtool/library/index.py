@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.library.database import explain, open_database
-from hubtool.library.record import Folder, Installed, Stamp
+from hubtool.library.record import Folder, Installed, Label, Stamp
 from hubtool.library.rows import SELECT, columns_of, installed_of, lines, storable
 
 if TYPE_CHECKING:
@@ -149,6 +149,14 @@ class Index:
         if folder is None:
             return self._read("ORDER BY file.path")
         return self._read("AND folder.path = ? ORDER BY file.path", (str(folder),))
+
+    def labels(self) -> list[Label]:
+        """Every file that is there, as far as names need it; by path."""
+        rows = self._run(
+            "SELECT file.path, folder.path, alias FROM file JOIN folder ON folder.id = folder_id "
+            "JOIN fact ON fact.id = file.id WHERE NOT missing ORDER BY file.path"
+        )
+        return [Label(*row) for row in rows]
 
     def at(self, path: Path) -> Installed | None:
         """The installed file at this path, if the index knows it."""

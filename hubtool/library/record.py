@@ -6,8 +6,9 @@ then the header (`Installed.trigger_words` and its neighbours say so once for ev
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +89,24 @@ class Digests:
     crc32: str = ""
     blake3: str = ""
     tensors_sha256: str = ""
+
+
+class Label(NamedTuple):
+    """What one needs to know of a file to look it up by a name in a prompt; a tenth of the cost of the whole."""
+
+    path: str  # absolute
+    folder: str  # the LoRA folder
+    alias: str
+
+    @property
+    def inside(self) -> str:
+        """The path below the LoRA folder without extension, with forward slashes."""
+        return self.path[len(self.folder) + 1 :].rpartition(".")[0].replace(os.sep, "/")
+
+    @property
+    def stem(self) -> str:
+        """The name without folder and extension."""
+        return self.inside.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.library.digest import hashed
@@ -11,11 +12,11 @@ from hubtool.library.resolve import Names
 from hubtool.library.target import known_places
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from hubtool.library.index import Index
     from hubtool.library.prompts import Tag
-    from hubtool.library.record import Installed
+    from hubtool.library.record import Label
     from hubtool.settings import Settings
 
 
@@ -54,18 +55,20 @@ def read_prompt(index: Index, settings: Settings, text: str, dialect: str) -> Re
         UsageProblem: no such dialect.
     """
     parsed = parse(text, dialect)
-    everything = index.adapters()
-    near = {place.folder for place in known_places(settings)}
-    shelves = [Names([adapter for adapter in everything if adapter.folder in near]), Names(everything)]
+    everything = index.labels()
+    near = {str(place.folder) for place in known_places(settings)}
+    shelves = [Names(label for label in everything if label.folder in near)]
+    shelves.append(Names(everything) if len(near) < len(index.folders()) else shelves[0])
     tags = [_reference(index, shelves, tag, dialect) for tag in parsed.tags]
     missing = [tag.name for tag in tags if tag.kind in LORA_KINDS and not tag.have]
     return References(tags, parsed.prompt, list(dict.fromkeys(missing)))
 
 
-def _reference(index: Index, shelves: list[Names], tag: Tag, dialect: str) -> Reference:
-    found: Installed | None = None
+def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -> Reference:
+    label: Label | None = None
     if tag.kind in LORA_KINDS:
-        found = next((adapter for names in shelves if (adapter := names.find(tag.name, dialect))), None)
+        label = next((label for names in shelves if (label := names.find(tag.name, dialect))), None)
+    found = index.at(Path(label.path)) if label else None
     if found:
         found = hashed(index, found)
     return Reference(

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from hubtool.library.record import Facts, Installed, Stamp
+from hubtool.library.record import Label
 from hubtool.library.resolve import Names
 
 FOLDER = Path("/models/Lora")
 
 
-def installed(inside: str, alias: str = "") -> Installed:
-    return Installed(FOLDER / inside, FOLDER, "a1111", Stamp(1, 1, 1), facts=Facts(alias=alias))
+def installed(inside: str, alias: str = "") -> Label:
+    return Label(str(FOLDER / inside), str(FOLDER), alias)
 
 
 def found(names: Names, name: str, dialect: str = "a1111") -> str | None:
-    adapter = names.find(name, dialect)
-    return adapter.path.relative_to(FOLDER).as_posix() if adapter else None
+    label = names.find(name, dialect)
+    return Path(label.path).relative_to(FOLDER).as_posix() if label else None
 
 
 def test_a_stem_wins_over_an_alias_of_another_file():
