@@ -132,7 +132,8 @@ class Client:
     def open(self, url: str, headers: Mapping[str, str], named: str, *, with_token: bool = True) -> Iterator[Answer]:
         """Ask for a URL and follow redirects by hand to the answer that is none.
 
-        `named` is the address that the user gave: redirects lead no further inside than that. The answer may have any status but those of redirects.
+        `named` is the address that the user gave: redirects lead no further inside than that. The answer may have any
+        status but those of redirects.
 
         Raises:
             TryAgain: no connection, or it broke.

@@ -70,7 +70,7 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
         transfer.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reraise(error, transfer.folder)
-    part = Part(transfer.folder, f"{wanted.file.url} {wanted.file.sha256 or ''}")
+    part = Part(transfer.folder, _identity(wanted))
     with sole_writer(part.lock_path, lambda: _size(part.path), client.settings.give_up_s) as alone:
         found = find_present(wanted, transfer)  # another process may have brought it while this one waited
         if found is not None:
@@ -169,6 +169,12 @@ def _promised(wanted: Resolved, transfer: Transfer) -> Promise:
             hint="It can be used on the hub's site only.",
         )
     return Promise(name, file.size_bytes, file.hashes) if transfer.verify else Promise(name)
+
+
+def _identity(wanted: Resolved) -> str:
+    """What the part is a part of; not by its address, for the port of the sample hub changes."""
+    file = wanted.file
+    return f"{wanted.hub} {wanted.version.id} {file.id} {file.sha256}" if wanted.hub else file.url
 
 
 def _source(client: Client, wanted: Resolved) -> Source:
