@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from hubtool import __version__
 from hubtool.cli._context import HubtoolCommand, Run, global_options, write_options
 
 _FOLDER = Path(__file__).parent
@@ -55,7 +56,7 @@ class Commands(click.Group):
     params=list(global_options()),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(None, "--version", package_name="hubtool", message="hubtool %(version)s")
+@click.version_option(__version__, "--version", message="hubtool %(version)s")
 @click.pass_context
 def root(context: click.Context) -> None:
     """Find, verify, convert, extract and install LoRA files.

@@ -36,7 +36,7 @@ def atomic_output(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
     temporary = path.parent / f".hubtool-{os.urandom(6).hex()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with temporary.open("xb", buffering=1 << 18) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

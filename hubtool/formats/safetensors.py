@@ -12,16 +12,16 @@ import json
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from hubtool.errors import BadHeader, FileMissing, NotRegularFile, StorageProblem, TruncatedFile
-from hubtool.formats.copying import Piece, copy_pieces
+from hubtool.formats.copying import Piece, copy_pieces, reserve
 from hubtool.formats.magic import refuse_foreign_bytes
 from hubtool.formats.tensor import DTYPE_BITS, FileBytes, LazyTensor, MappedFile, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from typing import IO
 
 MAX_HEADER_BYTES = 100_000_000  # tensor.rs MAX_HEADER_SIZE
@@ -287,8 +287,8 @@ def write_safetensors(out: IO[bytes], tensors: Mapping[str, LazyTensor], metadat
         position += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * _padding(8 + len(text), [tensors[key] for key in layout])
+    reserve(out, 8 + len(text) + position)
     out.write(len(text).to_bytes(8, "little") + text)
-    out.flush()
     copy_pieces(out, (_piece(tensors[key]) for key in layout))
 
 

@@ -1,0 +1,5 @@
+"""`python -m hubtool`."""
+
+from hubtool.cli import main
+
+main()

@@ -1,0 +1,149 @@
+"""Write the generated parts of the docs, or with --check say which are out of date.
+
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in a Markdown file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hubtool.adapters.layer import parametrizations
+from hubtool.cli import root
+from hubtool.cli._errors import EXITS
+from hubtool.naming.architecture import architecture, architecture_ids
+from hubtool.naming.dialect import dialects
+from hubtool.operations.rules.problem import CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+_PART = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n)(.*?)(<!-- end (?P=name) -->)", re.DOTALL)
+
+
+def commands() -> str:
+    """The help text of every command."""
+    os.environ["COLUMNS"] = "100"
+    parts = [_section(path, command) for path, command in _walk(root, ())]
+    return "\n".join(parts)
+
+
+def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=path[-1] if path else "hubtool")
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None:
+                yield from _walk(child, (*path, name))
+
+
+def _section(path: tuple[str, ...], command: click.Command) -> str:
+    context = click.Context(command, info_name=" ".join(("hubtool", *path)), max_content_width=100, terminal_width=100)
+    text = command.get_help(context)
+    if path:  # the global options are the same everywhere: shown once
+        text = text.split("\nGlobal options:")[0]
+    title = " ".join(("hubtool", *path))
+    return f"## {title}\n\n```text\n{text.rstrip()}\n```\n"
+
+
+def command_table() -> str:
+    """One line a command."""
+    rows = ["| command | what it does |", "|---|---|"]
+    for path, command in _walk(root, ()):
+        if path and not isinstance(command, click.Group):
+            rows.append(f"| `{' '.join(path)}` | {command.get_short_help_str(200)} |")
+    return "\n".join(rows) + "\n"
+
+
+def exits() -> str:
+    """Exit codes and the error codes that lead to them."""
+    rows = ["| exit | code | when |", "|---|---|---|", "| 0 | | fine |"]
+    rows += [
+        f"| {number} | `{code}` | {when} |" for code, (number, when) in sorted(EXITS.items(), key=lambda r: r[1][0])
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def problems() -> str:
+    """Everything that validation can say."""
+    rows = ["| code | severity | what it means | what to do |", "|---|---|---|---|"]
+    rows += [f"| `{code}` | {row.severity} | {row.sentence} | {row.fix} |" for code, row in CODES.items()]
+    return "\n".join(rows) + "\n"
+
+
+def architectures() -> str:
+    """Known architectures."""
+    rows = [
+        "| id | title | weights | text encoders | fused modules | kohya's names follow |",
+        "|---|---|---|---|---|---|",
+    ]
+    for id in architecture_ids():
+        known = architecture(id)
+        weights = sum(len(shape) > 1 for shape in known.modules.values())
+        encoders = ", ".join(component.value for component in known.encoders) or "–"
+        rows.append(f"| `{id}` | {known.title} | {weights} | {encoders} | {len(known.fused)} | {known.kohya} |")
+    return "\n".join(rows) + "\n"
+
+
+def dialect_table() -> str:
+    """Known dialects with one key each."""
+    rows = ["| id | a key | source |", "|---|---|---|"]
+    example = architecture("sdxl")
+    for spoken in dialects().values():
+        module, base = next(iter(spoken.written(example).items()), (None, ""))
+        spelling = spoken.spelling_of(module.component) if module else None
+        suffix = next(iter(spelling.suffixes.values()))[0] if spelling else ""
+        rows.append(f"| `{spoken.id}` | `{base}{suffix}` | {spoken.source} |")
+    return "\n".join(rows) + "\n"
+
+
+def families() -> str:
+    """Known parametrizations."""
+    rows = ["| id | what it is |", "|---|---|"]
+    rows += [
+        f"| `{id}` | {_sentence(sys.modules[type(kind).__module__].__doc__)} |"
+        for id, kind in parametrizations().items()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _sentence(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split()).replace("|", "\\|")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "command-table": command_table,
+    "exits": exits,
+    "problems": problems,
+    "architectures": architectures,
+    "dialects": dialect_table,
+    "parametrizations": families,
+}
+
+
+def main() -> int:
+    """Write or check every generated part."""
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = path.read_text("utf-8")
+        fresh = _PART.sub(lambda found: f"{found[1]}{PARTS[found['name']]()}{found[4]}", text)
+        if fresh != text:
+            stale.append(path)
+            if "--check" not in sys.argv:
+                path.write_text(fresh, "utf-8")
+    if stale and "--check" in sys.argv:
+        sys.stderr.write(f"Out of date: {', '.join(str(p.relative_to(ROOT)) for p in stale)}. Run scripts/docs.py.\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
