@@ -16,6 +16,7 @@ import click
 from hubtool.adapters.layer import parametrizations
 from hubtool.cli import root
 from hubtool.cli._errors import EXITS
+from hubtool.naming.address import Role
 from hubtool.naming.architecture import architecture, architecture_ids
 from hubtool.naming.dialect import dialects
 from hubtool.operations.rules.problem import CODES
@@ -99,7 +100,7 @@ def dialect_table() -> str:
     for spoken in dialects().values():
         module, base = next(iter(spoken.written(example).items()), (None, ""))
         spelling = spoken.spelling_of(module.component) if module else None
-        suffix = next(iter(spelling.suffixes.values()))[0] if spelling else ""
+        suffix = spelling.suffixes[Role.DOWN][0] if spelling else ""
         rows.append(f"| `{spoken.id}` | `{base}{suffix}` | {spoken.source} |")
     return "\n".join(rows) + "\n"
 
