@@ -21,6 +21,7 @@ from hubtool.library.beside import Pictures
 from hubtool.library.index import Index
 from hubtool.library.install import HIDDEN, Arrival, Installation, Installer
 from hubtool.library.origins import origin_of
+from hubtool.library.record import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,9 +105,8 @@ class _Acquisition:
         found = self._present(resolved)
         if found is not None:
             return installer.complete(found, replace(awaited, path=found.path), "present")
-        plan = installer.plan(
-            awaited, resolved.file.sha256 or ""
-        )  # refuses now what would be refused after the download
+        # refuses now what would be refused after the download
+        plan = installer.plan(awaited, "" if self.order.wish.dialect else resolved.file.sha256 or "", Facts())
         return plan if self.order.wish.dry_run else self._fetched(resolved)
 
     def _present(self, resolved: Resolved) -> Installed | None:

@@ -1,11 +1,15 @@
-"""What is put beside an installed model: sidecars and a picture, from the hub or from where the file came from."""
+"""What is put beside an installed model: sidecars and a picture, from the hub or from where the file came from.
+
+The model is installed by then; what goes wrong here is noted, and the next installation of the same file tries again.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hubtool.errors import HubtoolError
 from hubtool.library.sidecar import fill, merge, read_table
 from hubtool.library.sidecars.preview import MAX_BYTES, existing_preview, fetch_preview, write_preview
 
@@ -24,33 +28,55 @@ class Pictures:
     fetch: Callable[[str, int], bytes] | None = None  # (url, most bytes) → body, or a HubProblem
 
 
-def write_sidecars(model: Path, formats: Sequence[Sidecar], card: Card, source: Path | None) -> tuple[Path, ...]:
-    """Write or complete the sidecars; those that are there afterwards.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The surroundings of an installed model."""
 
-    What lies beside `source`, the file that was installed, goes before what we have to say.
+    model: Path
+    source: Path | None  # the local file that was installed; what lies beside it comes along
+    notes: list[str] = field(default_factory=list)  # what went wrong, as sentences
 
-    Raises:
-        StorageProblem: one cannot be written.
-    """
-    written: list[Path] = []
-    for sidecar in formats:
-        theirs = read_table(sidecar.path(source)) if source else None
-        fields = merge(theirs or {}, sidecar.fields(card))
-        if fields and fill(sidecar.path(model), fields, sidecar.identity):
-            written.append(sidecar.path(model))
-    return tuple(written)
+    def write_sidecars(self, formats: Sequence[Sidecar], card: Card) -> tuple[Path, ...]:
+        """Write or complete the sidecars; those that are there afterwards."""
+        return tuple(sidecar.path(self.model) for sidecar in formats if self._wrote(sidecar, card))
 
-
-def add_preview(model: Path, pictures: Pictures, source: Path | None) -> Path | None:
-    """The model's picture: the one that is there, else the source's, else the hub's; None if there is none.
-
-    Raises:
-        StorageProblem: it cannot be written.
-    """
-    if (found := existing_preview(model)) is not None:
+    def add_preview(self, pictures: Pictures) -> Path | None:
+        """The model's picture: the one that is there, else the source's, else the hub's; None if there is none."""
+        try:
+            found = existing_preview(self.model) or self._copied() or self._fetched(pictures)
+        except HubtoolError as error:
+            self.notes.append(f"There is no preview: {error}")
+            return None
         return found
-    if source and (picture := existing_preview(source)) is not None:
+
+    def _wrote(self, sidecar: Sidecar, card: Card) -> bool:
+        theirs = read_table(sidecar.path(self.source)) if self.source else None
+        # what lies beside the source goes before what we have to say
+        fields, path = merge(theirs or {}, sidecar.fields(card)), sidecar.path(self.model)
+        if not fields:
+            return False
+        try:
+            done = fill(path, fields, sidecar.identity)
+        except HubtoolError as error:
+            self.notes.append(f"A sidecar could not be written: {error}")
+            return False
+        if not done:
+            self.notes.append(f"{path.name} holds something else and was left alone.")
+        return done
+
+    def _copied(self) -> Path | None:
+        picture = existing_preview(self.source) if self.source else None
+        if picture is None:
+            return None
         with contextlib.suppress(OSError):  # an unreadable picture is as good as none
             if picture.stat().st_size <= MAX_BYTES:
-                return write_preview(model, picture.read_bytes())
-    return fetch_preview(model, pictures.urls, pictures.fetch) if pictures.fetch else None
+                return write_preview(self.model, picture.read_bytes())
+        return None
+
+    def _fetched(self, pictures: Pictures) -> Path | None:
+        if not pictures.fetch or not pictures.urls:
+            return None
+        found = fetch_preview(self.model, pictures.urls, pictures.fetch)
+        if found is None:
+            self.notes.append("The hub's pictures could not be fetched.")
+        return found

@@ -12,9 +12,9 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from hubtool.errors import BadHeader, FileProblem, HubtoolError, NameTaken, NotAnAdapter, StorageProblem, UsageProblem
+from hubtool.errors import BadHeader, FileProblem, NameTaken, NotAnAdapter, StorageProblem, UsageProblem
 from hubtool.formats.safetensors import read_safetensors
-from hubtool.library.beside import Pictures, add_preview, write_sidecars
+from hubtool.library.beside import Beside, Pictures
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import facts_of
 from hubtool.library.naming import candidates, chosen_name, file_name, folded, subfolder
@@ -22,7 +22,7 @@ from hubtool.library.placing import prepared, publish
 from hubtool.library.record import Digests, Facts, Folder, Installed, Origin, Stamp
 from hubtool.library.scan import Report, read_sidecars, scan_folder, stamp_of
 from hubtool.library.sidecar import Card
-from hubtool.operations.convert import convert
+from hubtool.operations.convert import ConvertOptions, convert
 from hubtool.operations.inspect import inspect
 from hubtool.operations.validate import validate
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hubtool.library.placing import Way
     from hubtool.library.sidecar import Sidecar
     from hubtool.library.target import Place
+    from hubtool.operations.rules.problem import Problem
 
 Id = int | str  # Civitai counts, Hugging Face names
 HIDDEN = ".hubtool-"  # begins the name of everything in a LoRA folder that is not finished
@@ -71,7 +72,7 @@ class Installation:
 
     status: str  # installed, present or planned
     path: Path
-    sha256: str
+    sha256: str | None  # of what lies there; None where only a plan exists
     architecture: str | None
     dialect: str | None
     parametrizations: tuple[str, ...]
@@ -115,9 +116,11 @@ class Installer:
         Raises:
             LibraryProblem, StorageProblem: the index cannot be used.
         """
-        with index.writing():
-            folder = index.remember(Folder(place.folder, place.target.id, place.deep))
-        scan_folder(index, folder, Report())
+        folder = Folder(place.folder, place.target.id, place.deep)
+        if not wish.dry_run or place.folder.is_dir():  # a trial leaves no trace of a folder that is not there
+            with index.writing():
+                folder = index.remember(folder)
+            scan_folder(index, folder, Report())
         return cls(index, place, wish, folder.path)
 
     def install(self, arrival: Arrival) -> Installation:
@@ -135,16 +138,15 @@ class Installer:
         present = self.present(digests.sha256, stamp.size_bytes)
         if present is not None:
             return self.complete(present, arrival, "present", notes)
-        with self._final_form(arrival, digests) as form:
-            names = self._names(arrival, form)
-            folder = self.place.folder / subfolder(self.wish.subdir, form.origin, form.facts)
-            if self.wish.dry_run:
-                planned = self._record(self._free(folder, names), form, stamp)
-                return _report(planned, self.place, "planned", notes)
+        facts = facts_of(inspect(arrival.path))
+        if self.wish.dry_run:
+            return replace(self.plan(arrival, digests.sha256, facts), notes=notes)
+        with self._final_form(arrival, digests, facts) as form:
+            folder = self._folder(form)
             with prepared(form.path, folder, form.way) as temporary:
                 if stamp_of(arrival.path.stat()) != stamp:
                     raise StorageProblem(arrival.path, "the file changed while it was being installed")
-                installed, status = self._admit(form, temporary, folder, names)
+                installed, status = self._admit(form, temporary, folder, self._names(arrival, form))
         return self.complete(installed, arrival, status, notes)
 
     def present(self, sha256: str, size_bytes: int) -> Installed | None:
@@ -156,40 +158,30 @@ class Installer:
 
     def from_origin(self, origin: Origin, size_bytes: int | None) -> Installed | None:
         """The file of the folder that came from there, for hubs that publish no hash."""
-        for found in self.index.from_version(origin.hub, origin.version_id) if origin.version_id else ():
-            known = found.origin
-            same = (
-                known is not None and known.file_id == origin.file_id and size_bytes in {None, found.stamp.size_bytes}
-            )
-            if (
-                same
-                and found.folder == self.shelf
-                and not self.wish.force
-                and not self.wish.dialect
-                and found.is_there()
-            ):
+        if self.wish.force or self.wish.dialect or not origin.version_id:
+            return None
+        for found in self.index.from_version(origin.hub, origin.version_id, origin.file_id):
+            if found.folder == self.shelf and size_bytes in {None, found.stamp.size_bytes} and found.is_there():
                 return found
         return None
 
-    def plan(self, arrival: Arrival, sha256: str) -> Installation:
-        """What `install` would do with a file that is not here yet, as far as can be known.
+    def plan(self, arrival: Arrival, sha256: str, facts: Facts) -> Installation:
+        """What `install` would do, as far as can be known of a file that may not be here yet. Writes nothing.
 
         Raises:
-            NameTaken, UsageProblem: it would refuse.
+            NameTaken, NotRepresentable, UsageProblem: it would refuse.
         """
-        form = _Form(arrival.path, "own", Digests(sha256), Facts(), arrival.origin)
-        folder = self.place.folder / subfolder(self.wish.subdir, form.origin, form.facts)
-        planned = self._record(self._free(folder, self._names(arrival, form)), form, Stamp(0, 0, 0))
-        return _report(planned, self.place, "planned", ())
+        if self.wish.dialect and arrival.path.exists():
+            convert(arrival.path, self.wish.dialect, self.place.folder, ConvertOptions(dry_run=True))
+        facts = replace(facts, dialect=self.wish.dialect or facts.dialect)
+        form = _Form(arrival.path, "own", Digests(sha256), facts, arrival.origin)
+        path = self._free(self._folder(form), self._names(arrival, form))
+        return _report(self._record(path, form, Stamp(0, 0, 0)), self.place, "planned", ())
 
     def complete(
         self, installed: Installed, arrival: Arrival, status: str, notes: tuple[str, ...] = ()
     ) -> Installation:
-        """Add what is missing beside an installed file: its origin in the index, sidecars, picture.
-
-        Raises:
-            StorageProblem: the disk refuses.
-        """
+        """Add what is missing to an installed file: its origin in the index, and beside it sidecars and a picture."""
         if installed.origin is None and arrival.origin is not None:
             installed = replace(installed, origin=arrival.origin)
             with self.index.writing():
@@ -200,20 +192,16 @@ class Installer:
         origin = arrival.origin or installed.origin
         words = origin.trigger_words if origin else installed.facts.trigger_words
         card = Card(installed.facts.architecture, words, arrival.description, origin)
-        sidecars = write_sidecars(installed.path, self.wish.sidecars, card, source)
-        preview, trouble = self._preview(installed.path, arrival, source) if self.wish.preview else (None, ())
-        return replace(_report(installed, self.place, status, notes + trouble), sidecars=sidecars, preview=preview)
+        beside = Beside(installed.path, source)
+        sidecars = beside.write_sidecars(self.wish.sidecars, card)
+        preview = beside.add_preview(arrival.pictures) if self.wish.preview else None
+        report = _report(installed, self.place, status, (*notes, *beside.notes))
+        return replace(report, sidecars=sidecars, preview=preview)
 
     # ------------------------------------------------------------ steps
 
-    def _preview(self, model: Path, arrival: Arrival, source: Path | None) -> tuple[Path | None, tuple[str, ...]]:
-        """The picture and what went wrong with it; a model without a picture is whole."""
-        try:
-            found = add_preview(model, arrival.pictures, source)
-        except HubtoolError as error:
-            return None, (f"There is no preview: {error}",)
-        missed = not found and arrival.pictures.urls
-        return found, ("The hub's pictures could not be fetched.",) if missed else ()
+    def _folder(self, form: _Form) -> Path:
+        return self.place.folder / subfolder(self.wish.subdir, form.origin, form.facts)
 
     def _known_twin(self, sha256: str) -> Installed | None:
         if self.wish.force:
@@ -227,9 +215,9 @@ class Installer:
         return None
 
     @contextlib.contextmanager
-    def _final_form(self, arrival: Arrival, digests: Digests) -> Iterator[_Form]:
+    def _final_form(self, arrival: Arrival, digests: Digests, facts: Facts) -> Iterator[_Form]:
         """The arrival, converted if that is wished and needed; a converted copy lives as long as the context."""
-        wish, facts = self.wish, facts_of(inspect(arrival.path))
+        wish = self.wish
         if not wish.dialect or wish.dialect == facts.dialect:
             yield _Form(arrival.path, "own" if arrival.is_ours else wish.way, digests, facts, arrival.origin)
             return
@@ -299,14 +287,24 @@ def check(path: Path, *, force: bool = False) -> tuple[str, ...]:
         FileProblem: it is missing, broken or no safetensors file. NotAnAdapter: it is no LoRA, and `force` is not given.
     """
     read_safetensors(path)  # says more precisely what the file is than a verdict can
-    found = validate(path)
+    found = validate(path, check_all_values=True)
     grave = [problem for problem in found.problems if problem.severity in {"error", "refused"}]
     for problem in grave:
         if not problem.code.startswith("E_NOT_A_LORA"):
             raise BadHeader(path, problem.message, rule=problem.code, key=problem.key)
         if not force:
             raise NotAnAdapter("", problem.message, hint="Put it into the folder for its kind, or use `--force`.")
-    return tuple(problem.message for problem in found.problems if problem.severity == "warning")
+    return tuple(_warnings(found.problems))
+
+
+def _warnings(problems: Iterable[Problem]) -> Iterator[str]:
+    """One sentence a kind of warning; a file has hundreds of modules."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.severity == "warning":
+            kinds.setdefault(problem.code, []).append(problem)
+    for first, *others in kinds.values():
+        yield f"{first.message} ({len(others)} more alike)" if others else first.message
 
 
 def _report(installed: Installed, place: Place, status: str, notes: tuple[str, ...]) -> Installation:
@@ -314,7 +312,7 @@ def _report(installed: Installed, place: Place, status: str, notes: tuple[str, .
     return Installation(
         status=status,
         path=installed.path,
-        sha256=installed.digests.sha256,
+        sha256=installed.digests.sha256 or None,
         architecture=facts.architecture,
         dialect=facts.dialect,
         parametrizations=facts.parametrizations,

@@ -19,6 +19,7 @@ from hubtool.errors import (
     UnsafePickle,
     UsageProblem,
 )
+from hubtool.library.index import Index
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(30)
 
@@ -218,6 +219,30 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(shelf, ink):
     plan = shelf.install(ink, name="mine", dry_run=True)
     assert (plan.status, plan.path) == ("planned", shelf.folder / "mine.safetensors")
     assert shelf.files() == set()
+
+
+def test_a_dry_run_leaves_no_trace_of_a_new_folder_even_with_a_conversion(tmp_path, ink):
+    shelf = Shelf(tmp_path / "new")
+    shelf.folder.rmdir()
+    plan = shelf.install(ink, dialect="diffusers", dry_run=True)
+    assert (plan.dialect, plan.status) == ("diffusers", "planned")
+    assert not shelf.folder.exists()
+    with Index(shelf.index_path) as index:
+        assert index.folders() == []
+
+
+def test_a_sidecar_that_belongs_to_somebody_else_is_noted(shelf, ink):
+    (shelf.folder / "ink.json").write_text("somebody's notes")
+    done = shelf.install(ink)
+    assert (done.status, done.sidecars) == ("installed", ())
+    assert any("ink.json" in note for note in done.notes)
+
+
+def test_a_kind_of_warning_is_noted_once(shelf, tmp_path):
+    path = tmp_path / "zero.safetensors"
+    path.write_bytes(small_lora(value=0.0))
+    notes = shelf.install(path).notes
+    assert len(notes) == len({note.split(" (")[0] for note in notes})
 
 
 @pytest.mark.parametrize(
