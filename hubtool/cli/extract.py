@@ -1,0 +1,67 @@
+"""`hubtool extract`: a LoRA from a tuned checkpoint and its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hubtool.cli._context import HubtoolCommand
+from hubtool.cli._options import FILE, dry_run_option, force_option
+from hubtool.cli._output import answer, row_of
+from hubtool.cli._progress import transfer_bars
+from hubtool.cli.convert import DTYPES
+
+
+@click.command(cls=HubtoolCommand)
+@click.argument("tuned", type=FILE, metavar="TUNED")
+@click.option("--base", required=True, type=FILE, metavar="BASE", help="The model that TUNED was trained from.")
+@click.option("-o", "--output", type=FILE, metavar="FILE|DIR", help="Where to write. Default: beside TUNED.")
+@click.option(
+    "--rank", type=click.IntRange(1), metavar="N", help="Rank of every module; 32 if nothing else is asked for."
+)
+@click.option(
+    "--conv-rank",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Rank of 3x3 convolutions; 0 leaves resnets and samplers out.",
+)
+@click.option(
+    "--energy", type=float, metavar="E", help="The smallest rank that holds this share (0 to 1) of each change."
+)
+@click.option("--threshold", type=float, metavar="T", help="Keep singular values greater than this.")
+@click.option("--components", metavar="LIST", help="Only these parts, such as unet or clip_l,clip_g or text_encoders.")
+@click.option("--to", "dialect", default="kohya", show_default=True, metavar="DIALECT", help="Dialect of the keys.")
+@click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp16", show_default=True, help="Dtype to store.")
+@click.option(
+    "--method",
+    type=click.Choice(["randomized", "exact"]),
+    default="randomized",
+    show_default=True,
+    help="randomized: within about 0.1 % of the optimum; exact: the optimum, much slower.",
+)
+@click.option("--hash-inputs", is_flag=True, help="Record the SHA-256 of both checkpoints.")
+@click.option("--report", type=FILE, metavar="FILE", help="Write the figures of every module as JSON.")
+@force_option
+@dry_run_option
+def command(tuned: Path, output: Path | None, report: Path | None, dtype: str, **options: object) -> None:
+    """Extract a LoRA: the difference of two checkpoints, as nearly as its rank can hold it.
+
+    TUNED and BASE are safetensors checkpoints or diffusers folders, also one of each. With --energy or --threshold,
+    --rank is the most that a module may get.
+
+    \b
+    hubtool extract tuned.safetensors --base v1-5-pruned.safetensors -o style.safetensors
+    hubtool extract tuned.safetensors --base base.safetensors --rank 64 --conv-rank 16 --report figures.json
+    hubtool extract tuned/ --base sd_xl_base_1.0.safetensors --energy 0.9 --components unet --to diffusers
+    """
+    from hubtool.cli._extraction import extract_options, extraction_text, output_for, refuse_existing, write_report
+    from hubtool.operations.extract import extract
+
+    base = Path(str(options.pop("base")))
+    refuse_existing(report, force=bool(options["force"]))
+    with transfer_bars() as bars:
+        wanted = extract_options(options | {"dtype": DTYPES[dtype]}, bars(tuned.name))
+        found = extract(tuned, base, output_for(tuned, output), wanted)
+    write_report(report, found, force=wanted.force)
+    answer(row_of(found), lambda: extraction_text(found))

@@ -1,0 +1,256 @@
+"""The arithmetic of an extraction, module by module: difference, factors, rounding, and what each cost in accuracy.
+
+Peak memory is one workspace per worker, as large as the largest module, and the factors; mapped files are let go of as soon
+as a module is done. A worker computes with one thread: modules in parallel use two cores better than one module does.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from hubtool.adapters.tensors import TORCH_DTYPES, from_torch, to_torch
+from hubtool.errors import AdapterProblem, NonFinite
+from hubtool.formats.tensor import FileBytes, LazyTensor, scalar_tensor
+from hubtool.naming.address import ModuleRef, Role
+from hubtool.operations import svd
+
+# after our own modules: hubtool.adapters.tensors says what to install where torch is missing
+import torch  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from hubtool.operations.extract_pairs import Pair
+
+    Progress = Callable[[int, int], None]  # bytes compared, bytes in all
+
+_STRIP = 1 << 17  # elements; two float32 strips fit a core's second-level cache
+_COMPARED = 1 << 20  # elements compared at once, so that a difference is found early
+#: Bits of the significand that are stored; a value's rounding error is relative to 2^-bits.
+_SIGNIFICAND: Mapping[str, int] = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
+_ROUNDING_SHARE = 0.0451  # mean of (relative error · 2^bits)²: error uniform in half a unit, values log-uniform
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How every module is to be treated."""
+
+    rule: Callable[[Pair], svd.RankRule]
+    dtype: str  # safetensors name of the stored factors
+    exact: bool  # all eigenvectors in float64 instead of the randomized method
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extracted:
+    """One changed module: its factors as they are stored, and how far they are from the change."""
+
+    module: ModuleRef
+    tensors: Mapping[Role, LazyTensor]  # empty at rank 0
+    rank: int
+    squared_norm: float  # ‖ΔW‖²
+    squared_error: float  # ‖ΔW − BA‖² with the stored factors
+    rounding: float  # the part of ‖ΔW‖² that the rounding of both checkpoints is expected to make
+    method: str
+
+
+def extract_layers(
+    pairs: Sequence[Pair], plan: Plan, workers: int, progress: Progress | None = None
+) -> list[Extracted | None]:
+    """Factors of every pair, in the order given; None for a module that did not change.
+
+    The result does not depend on the number of workers.
+
+    Raises:
+        NonFinite: NaN or infinity among the weights of a module.
+        AdapterProblem: factors that the dtype cannot hold.
+    """
+    # the largest first, so that no worker is left with a large one at the end
+    order = sorted(range(len(pairs)), key=lambda index: (-pairs[index].size, index))
+    elements = max((prod(pair.base.tensor.shape) for pair in pairs), default=1)
+    own = threading.local()
+    results: list[Extracted | None] = [None] * len(pairs)
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        own.workspace = Workspace(elements)
+
+    def work(position: int) -> int:
+        if position + workers < len(order):
+            _prefetch(pairs[order[position + workers]])
+        index = order[position]
+        results[index] = _extract(pairs[index], own.workspace, plan)
+        return pairs[index].size
+
+    threads_before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "extract", prepare)
+    try:
+        done, total = 0, sum(pair.size for pair in pairs)
+        for future in as_completed([pool.submit(work, position) for position in range(len(order))]):
+            done += future.result()
+            if progress:
+                progress(done, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads_before)
+    return results
+
+
+def _extract(pair: Pair, workspace: Workspace, plan: Plan) -> Extracted | None:
+    with torch.inference_mode():
+        matrix = workspace.difference(pair)
+        rounding = _expected_rounding(pair)
+        for weight in (pair.base, pair.tuned):
+            _forget(weight.tensor)
+        if matrix is None or not matrix.squared_norm:
+            return None
+        found = svd.truncate(matrix, plan.rule(pair), exact=plan.exact)
+        rank = found.up.shape[1]
+        if not rank:
+            return Extracted(pair.module, {}, 0, matrix.squared_norm, matrix.squared_norm, rounding, found.method)
+        up, down = (_stored(factor, plan.dtype, pair.module) for factor in (found.up, found.down))
+        error = _stored_error(matrix, found, up, down)
+        tensors = {
+            Role.UP: from_torch(up.reshape(pair.shape[0], rank, *(1,) * len(pair.shape[2:]))),
+            Role.DOWN: from_torch(down.reshape(rank, *pair.shape[1:])),
+            # bfloat16 has no 257; every reader takes any float
+            Role.ALPHA: scalar_tensor(rank, "F32" if plan.dtype == "BF16" else plan.dtype),
+        }
+        return Extracted(pair.module, tensors, rank, matrix.squared_norm, error, rounding, found.method)
+
+
+class Workspace:
+    """Buffers that are reused: fresh ones of this size cost more in page faults than the difference itself."""
+
+    def __init__(self, elements: int) -> None:
+        dtype = svd.quick_dtype()
+        self._exact = torch.empty(elements)
+        self._quick = self._exact if dtype is torch.float32 else torch.empty(elements, dtype=dtype)
+        self._strip = torch.empty(_STRIP)
+
+    def difference(self, pair: Pair) -> svd.Matrix | None:
+        """ΔW = tuned − base in float32, (out, in · kernel); None if the two are the same bytes.
+
+        Raises:
+            NonFinite: a value is NaN or infinite.
+        """
+        base, tuned = to_torch(pair.base.tensor), to_torch(pair.tuned.tensor)
+        if pair.base.scale == pair.tuned.scale and same_bytes(base, tuned):
+            return None
+        rows, columns = pair.shape[0], prod(pair.shape[1:])
+        exact = self._exact[: rows * columns].view(rows, columns)
+        quick = exact if self._quick is self._exact else self._quick[: rows * columns].view(rows, columns)
+        base, tuned = base.reshape(rows, columns), tuned.reshape(rows, columns)
+        norm = 0.0
+        for part in _strips(rows, columns):
+            block = exact[part].copy_(tuned[part])
+            block.mul_(pair.tuned.scale).sub_(self._scratch(block).copy_(base[part]).mul_(pair.base.scale))
+            norm += svd.squared_norm(block)
+            if quick is not exact:
+                quick[part] = block
+        if not math.isfinite(norm):
+            _report_non_finite(pair, base, tuned)
+        return svd.Matrix(exact, quick, norm)
+
+    def _scratch(self, like: Tensor) -> Tensor:
+        if like.numel() > self._strip.numel():  # a single row can be longer than a strip
+            self._strip = torch.empty(like.numel())
+        return self._strip[: like.numel()].view(like.shape)
+
+
+def same_bytes(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors hold the same bits; stops at the first difference."""
+    if first.dtype != second.dtype or first.numel() != second.numel():
+        return False
+    numbers = (
+        torch.int64 if first.numel() * first.element_size() % 8 == 0 else torch.uint8
+    )  # float comparison denies NaN
+    a, b = (tensor.reshape(-1).view(numbers) for tensor in (first, second))
+    return all(torch.equal(a[i : i + _COMPARED], b[i : i + _COMPARED]) for i in range(0, a.numel(), _COMPARED))
+
+
+def squared_change(base: LazyTensor, tuned: LazyTensor) -> float:
+    """‖tuned − base‖² of any two tensors of equal shape, strip by strip."""
+    with torch.inference_mode():
+        first, second = to_torch(base).reshape(-1), to_torch(tuned).reshape(-1)
+        if same_bytes(first, second):
+            return 0.0
+        parts = (slice(start, start + _STRIP) for start in range(0, first.numel(), _STRIP))
+        return sum(svd.squared_norm((second[part].float() - first[part].float())[None]) for part in parts)
+
+
+def _strips(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _STRIP // max(columns, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _report_non_finite(pair: Pair, base: Tensor, tuned: Tensor) -> None:
+    """Say which file it is.
+
+    Raises:
+        NonFinite: always.
+    """
+    finite = bool(torch.isfinite(base.float()).all())
+    which = "tuned model" if finite else "base model"
+    if finite and bool(torch.isfinite(tuned.float()).all()):
+        which = "difference"  # finite weights whose squares overflow
+    path = pair.module.path
+    raise NonFinite(path, f"The {which} holds NaN or infinity in {path} ({pair.module.component.value}).")
+
+
+def _stored(factor: Tensor, dtype: str, module: ModuleRef) -> Tensor:
+    """A factor in the dtype of the file.
+
+    Raises:
+        AdapterProblem: it overflows, or nothing is left of it.
+    """
+    stored = factor.to(TORCH_DTYPES[dtype])
+    largest = float(stored.abs().max())
+    if math.isfinite(largest) and largest > 0:
+        return stored.contiguous()
+    problem = "large" if largest else "small"
+    message = f"The change of {module.path} is too {problem} to be stored as {dtype}."
+    raise AdapterProblem(module.path, message, hint="Use `--dtype fp32`.")
+
+
+def _stored_error(matrix: svd.Matrix, found: svd.Truncation, up: Tensor, down: Tensor) -> float:
+    """‖ΔW − BA‖² of the factors as stored: measured where it is small, else with their rounding added to first order."""
+    if up.dtype is torch.float32:
+        return found.squared_error
+    if found.squared_error < svd.DIRECT * matrix.squared_norm:
+        return svd.squared_distance(matrix, up, down)
+    rounded_up, rounded_down = found.up - up.float(), found.down - down.float()
+    # the directions are orthogonal, so their errors add up one by one
+    shares = rounded_up.square().sum(0) * found.down.square().sum(1)
+    shares += found.up.square().sum(0) * rounded_down.square().sum(1)
+    return found.squared_error + float(shares.sum())
+
+
+def _expected_rounding(pair: Pair) -> float:
+    """The energy that rounding both weights to their dtypes makes, from the size of the first strip of values."""
+    sample = to_torch(pair.base.tensor).reshape(-1)[:_STRIP].float() * pair.base.scale
+    energy = float(sample.double().square().mean()) * prod(pair.shape)
+    bits = [_SIGNIFICAND.get(weight.tensor.dtype, 23) for weight in (pair.base, pair.tuned)]
+    return energy * _ROUNDING_SHARE * sum(4.0**-count for count in bits)
+
+
+def _prefetch(pair: Pair) -> None:
+    """Ask the kernel to read ahead; where it can't, the first touch reads."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for weight in (pair.base, pair.tuned):
+        data = weight.tensor.data
+        if isinstance(data, FileBytes):
+            os.posix_fadvise(data.file.descriptor, data.start, data.stop - data.start, os.POSIX_FADV_WILLNEED)
+
+
+def _forget(tensor: LazyTensor) -> None:
+    if isinstance(tensor.data, FileBytes):
+        tensor.data.file.forget(tensor.data.start, tensor.data.stop)

@@ -1,0 +1,123 @@
+"""The header's metadata of an extracted LoRA: what trainers and UIs look for, and what it was made from.
+
+`ss_*` are the keys that kohya's trainer keeps even with `--no_metadata` (sd-scripts SS_METADATA_MINIMUM_KEYS); `modelspec.*`
+follows sd-scripts sai_model_spec.py. Nothing here depends on the time or the place, so that equal inputs give equal files.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+from hubtool import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubtool.adapters.checkpoint import Checkpoint
+    from hubtool.formats.safetensors import SafetensorsFile
+    from hubtool.operations.extract import ExtractOptions
+    from hubtool.operations.extract_layers import Extracted
+    from hubtool.operations.extract_pairs import Comparison
+
+_BLOCK = 1 << 24
+
+
+class _Names(NamedTuple):
+    """What trainers and UIs call an architecture."""
+
+    ss_base_model_version: str
+    architecture: str
+    implementation: str
+
+
+_STABILITY = "https://github.com/Stability-AI/generative-models"
+_NAMES: Mapping[str, _Names] = {
+    "sd1": _Names("sd_v1", "stable-diffusion-v1", "diffusers"),
+    "sd2": _Names("sd_v2", "stable-diffusion-v2-768-v", "diffusers"),
+    "sdxl": _Names("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", _STABILITY),
+    "flux1": _Names("flux1", "flux-1-dev", "https://github.com/black-forest-labs/flux"),
+}
+
+
+def describe(comparison: Comparison, layers: Sequence[Extracted], options: ExtractOptions, name: str) -> dict[str, str]:
+    """The metadata of the file called `name`."""
+    inputs = {
+        "base": _origin(comparison.base, hashed=options.hash_inputs),
+        "tuned": _origin(comparison.tuned, hashed=options.hash_inputs),
+    }
+    found = {**_trainer_keys(comparison, layers, name), **_model_spec(comparison, name)}
+    digest = inputs["base"].get("sha256")
+    if isinstance(digest, str):
+        found["ss_new_sd_model_hash"] = digest
+    found["hubtool.extract"] = json.dumps({"version": __version__, "method": options.method, **inputs})
+    return found
+
+
+def _trainer_keys(comparison: Comparison, layers: Sequence[Extracted], name: str) -> dict[str, str]:
+    kernels = {pair.module for pair in comparison.targets if pair.is_kernel}
+    linear = _common_rank([layer.rank for layer in layers if layer.rank and layer.module not in kernels])
+    convolutions = _common_rank([layer.rank for layer in layers if layer.rank and layer.module in kernels])
+    found = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": linear or convolutions,
+        "ss_network_alpha": linear or convolutions,
+        "ss_output_name": name,
+        "ss_sd_model_name": comparison.base.path.name,
+        "ss_v2": str(comparison.architecture.id == "sd2"),
+    }
+    if convolutions:
+        found["ss_network_args"] = json.dumps({"conv_dim": convolutions, "conv_alpha": convolutions})
+    names = _NAMES.get(comparison.architecture.id)
+    return found | {"ss_base_model_version": names.ss_base_model_version} if names else found
+
+
+def _common_rank(ranks: Sequence[int]) -> str:
+    """The largest rank (clamped ones are smaller), `Dynamic` where they vary freely, empty without any."""
+    if not ranks:
+        return ""
+    return str(max(ranks)) if len(set(ranks)) <= 2 else "Dynamic"
+
+
+def _model_spec(comparison: Comparison, name: str) -> dict[str, str]:
+    base = next((file.metadata for file in comparison.base.files if file.metadata), {})
+    names = _NAMES.get(comparison.architecture.id)
+    stated = base.get("modelspec.architecture", "")
+    architecture = stated if stated and "/" not in stated else names.architecture if names else ""
+    found = {"modelspec.sai_model_spec": "1.0.1", "modelspec.title": name}
+    if architecture:
+        found["modelspec.architecture"] = f"{architecture}/lora"
+    if names:
+        found["modelspec.implementation"] = names.implementation
+    prediction = _prediction(comparison.tuned)
+    return found | {"modelspec.prediction_type": prediction} if prediction else found
+
+
+def _prediction(checkpoint: Checkpoint) -> str:
+    """`v` where the checkpoint says so, by its metadata or by the marker tensor that UIs look for."""
+    stated = [file.metadata.get("modelspec.prediction_type", "") for file in checkpoint.files]
+    return next((text for text in stated if text), "v" if "v_pred" in checkpoint.others else "")
+
+
+def _origin(checkpoint: Checkpoint, *, hashed: bool) -> dict[str, object]:
+    """Which checkpoint it was: name, size and digest of the headers, which cost nothing; the whole digest on request."""
+    found: dict[str, object] = {
+        "name": checkpoint.path.name,
+        "size_bytes": checkpoint.size_bytes,
+        "header_sha256": checkpoint.header_sha256,
+    }
+    if hashed and len(checkpoint.files) == 1:
+        found["sha256"] = _sha256(checkpoint.files[0])
+    elif hashed:
+        found["files"] = {file.path.name: _sha256(file) for file in checkpoint.files}
+    return found
+
+
+def _sha256(file: SafetensorsFile) -> str:
+    digest = sha256()
+    for start in range(0, file.size_bytes, _BLOCK):
+        stop = min(start + _BLOCK, file.size_bytes)
+        digest.update(file.file.view(start, stop))
+        file.file.forget(start, stop)
+    return digest.hexdigest()
