@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -47,7 +48,7 @@ def parse(text: str, dialect: str) -> None:
 
     settings = current_run().settings()
     if text == "-":
-        text = click.get_binary_stream("stdin").read().decode("utf-8", "replace").rstrip("\r\n")
+        text = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n")
     with fresh_index(settings, say) as index:
         found = read_prompt(index, settings, text, dialect)
     answer({"tags": found.tags, "prompt": found.prompt, "missing": found.missing}, lambda: _text(found))
