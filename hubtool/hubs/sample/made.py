@@ -6,8 +6,8 @@ sd-scripts writes `ss_*` (train_network.py) and `modelspec.*` (sai_model_spec.py
 
 from __future__ import annotations
 
-import io
 import json
+import tempfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,9 +70,10 @@ def made(offer: Offer) -> Made:
 
 
 def _packed(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
-    out = io.BytesIO()
-    write_safetensors(out, tensors, metadata)
-    return out.getvalue()
+    with tempfile.TemporaryFile() as out:  # the writer wants a file that the system knows
+        write_safetensors(out, tensors, metadata)
+        out.seek(0)
+        return out.read()
 
 
 # ---------------------------------------------------------------- hashes

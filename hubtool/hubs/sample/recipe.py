@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hubtool.formats.tensor import Shape
     from hubtool.naming.address import ModuleRef
 
-_UP_BOUND = 1 / 128  # trained updates are small beside the weights
+_UP_BOUND = 1 / 16  # so that the smallest values can still be halved without a loss
 _MAGNITUDES = (0.5, 1.5)
 
 
@@ -67,15 +67,15 @@ def _layer(recipe: Recipe, shape: Shape, label: str) -> Iterator[tuple[Role, Laz
     rows, *columns = shape
     ones = (1,) * (len(columns) - 1)
     bound = 1 / math.sqrt(math.prod(columns))
-    yield Role.DOWN, _noise(f"{label}/down", (recipe.rank, *columns), (-bound, bound))
-    yield Role.UP, _noise(f"{label}/up", (rows, recipe.rank, *ones), (-_UP_BOUND, _UP_BOUND))
+    yield Role.DOWN, noise(f"{label}/down", (recipe.rank, *columns), (-bound, bound))
+    yield Role.UP, noise(f"{label}/up", (rows, recipe.rank, *ones), (-_UP_BOUND, _UP_BOUND))
     if recipe.alpha is not None:
         yield Role.ALPHA, scalar_tensor(recipe.alpha, "F16")
     if recipe.dora:
-        yield Role.MAGNITUDE, _noise(f"{label}/magnitude", (rows, 1, *ones), _MAGNITUDES)
+        yield Role.MAGNITUDE, noise(f"{label}/magnitude", (rows, 1, *ones), _MAGNITUDES)
 
 
-def _noise(label: str, shape: Shape, bounds: tuple[float, float]) -> LazyTensor:
+def noise(label: str, shape: Shape, bounds: tuple[float, float]) -> LazyTensor:
     """Numbers spread evenly between two bounds."""
     raw = bytearray(hashlib.shake_128(label.encode()).digest(2 * math.prod(shape)))
     raw[1::2] = raw[1::2].translate(_upper_bytes(*bounds))
