@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 import click
@@ -131,6 +130,8 @@ def _report_usage(run: Run, arguments: list[str], error: click.ClickException) -
 def _report(run: Run, arguments: list[str], error: BaseException, answer: tuple[str, str, str]) -> int:
     code, message, hint = answer
     if run.debug:
+        import traceback
+
         traceback.print_exception(error)
     if run.json or "--json" in arguments:
         fault = {"code": code, "exit": exit_code(code), "message": message, "hint": hint}
