@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from hubtool.hubs.refusals import Refusal, problem_of
 from hubtool.hubs.retry import Patience, TryAgain
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping, Sequence
 
     from hubtool.settings import Settings
@@ -55,7 +56,9 @@ class Answer:
     status: int
     headers: Mapping[str, str]  # names in lower case
     redirected: bool
+    is_own: bool  # by one of the hub's own origins
     had_token: bool
+    error_s: float  # for how long the body of an error is read
     _response: httpx.Response = field(repr=False)
 
     @property
@@ -73,19 +76,19 @@ class Answer:
             # without a size: re-chunking costs 40 % of the throughput
             yield from self._response.iter_raw()
 
-    def decoded(self, limit: int) -> bytes:
-        """The whole body, decompressed, or its first `limit` bytes."""
-        body = bytearray()
+    def decoded(self) -> Iterator[bytes]:
+        """The body as it comes, decompressed."""
         with _translated(self.url):
-            for chunk in self._response.iter_bytes():
-                body += chunk
-                if len(body) >= limit:
-                    break
-        return bytes(body[:limit])
+            yield from self._response.iter_bytes()
 
     def refusal(self) -> Refusal:
-        """The answer as an error."""
-        return Refusal(self.status, self.decoded(_ERROR_BYTES), self.headers, public_url(self.url), self.had_token)
+        """The answer as an error, with as much of its body as comes soon."""
+        body, began = bytearray(), time.monotonic()
+        for chunk in self.decoded():
+            body += chunk
+            if len(body) >= _ERROR_BYTES or time.monotonic() - began > self.error_s:
+                break
+        return Refusal(self.status, bytes(body), self.headers, public_url(self.url), self.had_token)
 
 
 class Client:
@@ -108,6 +111,7 @@ class Client:
             # proxies and CA files of the environment; httpx 0.28 reads no netrc
             trust_env=literal_reach(urlsplit(self.site.base).hostname or "") is None,
             follow_redirects=False,
+            verify=_trusted(),
         )
 
     def get_json(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> object:
@@ -146,11 +150,13 @@ class Client:
             raise NetworkFailure("The transfer was interrupted.", url=public_url(url))
         target, first = url, True
         for _ in range(MAX_HOPS + 1):
-            token = self.site.token if first and with_token and origin(target) in self.site.origins else ""
+            is_own = origin(target) in self.site.origins
+            token = self.site.token if first and with_token and is_own else ""
             with self._send(target, headers, token, named) as response:
                 if response.status_code not in _REDIRECTS:
                     plain = {name.lower(): value for name, value in response.headers.items()}
-                    yield Answer(target, response.status_code, plain, not first, bool(token), response)
+                    limit_s, status = self.settings.timeout_s, response.status_code
+                    yield Answer(target, status, plain, not first, is_own, bool(token), limit_s, response)
                     return
                 location = response.headers.get("location")
             if not location:
@@ -218,17 +224,21 @@ class Client:
                 patience.failed(failure)
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates to trust, read once: 70 ms."""
+    return httpx.create_ssl_context()
+
+
 def _checked_body(answer: Answer, limit: int, patience: Patience) -> bytes:
     if answer.status != 200:
-        problem = problem_of(answer.refusal())
-        raise problem
+        raise problem_of(answer.refusal())
     body = bytearray()
-    with _translated(answer.url):
-        for chunk in answer._response.iter_bytes():  # noqa: SLF001  # this module's own record
-            body += chunk
-            patience.progress(len(body))
-            if len(body) > limit:
-                raise BadAnswer(f"{answer.host} answered with more than {limit >> 20} MiB.", url=public_url(answer.url))
+    for chunk in answer.decoded():
+        body += chunk
+        patience.progress(len(body))
+        if len(body) > limit:
+            raise BadAnswer(f"{answer.host} answered with more than {limit >> 20} MiB.", url=public_url(answer.url))
     return bytes(body)
 
 

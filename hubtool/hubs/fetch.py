@@ -97,13 +97,14 @@ class Fetch:
         return self._ended or bool(self._part.size and self._part.sha256 == self._promise.sha256)
 
     def _attempt(self) -> None:
-        with self._client.open(self._lease or self._source.url, self._headers(), self._source.named) as answer:
+        url, leased = self._lease or self._source.url, bool(self._lease)
+        with self._client.open(url, self._headers(), self._source.named, with_token=not leased) as answer:
             if answer.status in {200, 206}:
                 self._lease = answer.url if answer.redirected else self._lease
                 self._receive(answer)
             elif answer.status == 416 and self._part.size:
                 self._out_of_range(answer)
-            elif answer.status in _EXPIRED and (answer.redirected or self._lease):
+            elif answer.status in _EXPIRED and (leased or (answer.redirected and not answer.is_own)):
                 self._renew(answer)
             else:
                 raise problem_of(answer.refusal())

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.errors import HubtoolError, StorageProblem
-from hubtool.formats.atomic import reraise, sync_folder, write_text
+from hubtool.formats.atomic import reraise, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,10 +107,16 @@ class Part:
         self.validators = Validators()
 
     def remember(self, validators: Validators) -> None:
-        """Keep the validators for a later run."""
-        if validators != self.validators:
-            self.validators = validators
-            write_text(self._state_path, json.dumps(asdict(validators)), force=True)
+        """Keep the validators for a later run. A state that a crash cuts short is worth no more than none: no sync."""
+        if validators == self.validators:
+            return
+        self.validators = validators
+        try:
+            descriptor = os.open(self._state_path, _FLAGS | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(asdict(validators), file)
+        except OSError as error:
+            reraise(error, self._state_path)
 
     def sync(self) -> None:
         """Make the bytes survive a power loss."""

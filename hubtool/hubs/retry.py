@@ -75,7 +75,8 @@ class Patience:
         self.progress(done)
         if self._best - self._counted >= GAIN_BYTES:
             self._counted, self._failures = self._best, 0
-        self._failures += failure.weight
+        # who was there a moment ago may come back: a network that drops is not a wrong address
+        self._failures += min(failure.weight, 1) if self._best else failure.weight
         self._idle_failures = self._idle_failures + (failure.weight > 0) if idle else 0
         wish = failure.after_s or 0.0
         if self._failures > TRIES or self._waited_s + wish > LONGEST_WAIT_S:

@@ -85,7 +85,7 @@ class FaultyHub:
     def __enter__(self) -> FaultyHub:
         for server, port in zip(self._servers, ("api", "storage"), strict=True):
             server.hub, server.port = self, port
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -173,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in hub.answers:
             status, headers, body = hub.answers[path]
             self._send(Fault(), status, headers, body)
+        elif path.startswith("/files/"):  # storage on the hub's own origin
+            self._storage(self._fault("storage", hub.on_storage))
         elif path.startswith("/api/download/models/"):
             fault = self._fault("download", hub.on_download)
             target = f"{hub.storage}/files/{NAME}?sig={len(hub.seen)}"

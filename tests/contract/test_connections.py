@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from contract.faulty_hub import MODEL, Fault, FaultyHub
 
-from hubtool.errors import HubProblem, NetworkFailure, UnsafeAddress
+from hubtool.errors import HubProblem, NetworkFailure, NotFound, UnsafeAddress
 from hubtool.hubs.client import USER_AGENT, Client, Site
 from hubtool.hubs.retry import TryAgain
 
@@ -111,3 +111,11 @@ def test_abort_ends_a_transfer_that_waits_for_bytes(server: FaultyHub, tmp_path:
     worker.join()
     assert time.monotonic() - began < 2
     assert len(failures) == 1
+
+
+def test_a_trickling_error_is_not_read_to_its_end(server: FaultyHub, tmp_path: Path) -> None:
+    server.always["api"] = Fault(status=404, drip_s=0.05, body=b"No model" + b" " * 10_000)
+    began = time.monotonic()
+    with pytest.raises(NotFound):
+        server.open(tmp_path, timeout_s=0.3).model(MODEL)
+    assert time.monotonic() - began < 3

@@ -238,6 +238,25 @@ def test_a_redirect_back_to_the_hub_carries_no_token(
     assert "authorization" not in second.headers
 
 
+def test_a_redirects_target_gets_no_token_even_on_the_hubs_own_origin(
+    hub: FaultyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBTOOL_TOKEN", "secret-token")
+    hub.always["download"] = Fault(headers={"Location": f"/files/{NAME}?sig=1"})
+    hub.on_storage.append(RESET_ONCE)
+    fetch(hub, tmp_path)
+    held = [seen for seen in hub.seen if seen.path.startswith("/files/")]
+    assert len(held) == 2
+    assert not any("authorization" in seen.headers for seen in held)
+
+
+def test_a_refusal_by_another_page_of_the_hub_is_the_hubs(hub: FaultyHub, tmp_path: Path) -> None:
+    hub.always["download"] = Fault(headers={"Location": "/elsewhere"})
+    hub.answers["/elsewhere"] = (403, {}, b'{"error":"Early Access"}')
+    with pytest.raises(EarlyAccess):
+        fetch(hub, tmp_path)
+
+
 def test_another_hubs_token_is_not_sent(hub: FaultyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HUBTOOL_TOKEN", raising=False)
     monkeypatch.setenv("CIVITAI_TOKEN", "secret-token")
