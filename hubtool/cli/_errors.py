@@ -89,22 +89,29 @@ def run_guarded(command: click.Command, arguments: list[str] | None) -> int:
             command.invoke(context)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        return _report(run, arguments, error, ("interrupted", "Interrupted; what was finished is kept.", ""))
-    except click.ClickException as error:
-        return _report_usage(run, arguments, error)
-    except HubtoolError as error:
-        return _report(run, arguments, error, (error.code, str(error), error.hint))
     except BrokenPipeError:
         # the reader of our output went away, as `head` does: nothing to report, nobody to report to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001  # the outermost border: not even a bug shows a traceback unasked
-        return _report(run, arguments, error, _unforeseen(error))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the outermost border: no traceback unasked
+        return _report(run, arguments, error)
     return 0
 
 
-def _unforeseen(error: Exception) -> tuple[str, str, str]:
+def _answer(error: BaseException) -> tuple[str, str, str]:
+    """(code, message, hint) of anything that ended a command."""
+    if isinstance(error, HubtoolError):
+        return error.code, str(error), error.hint
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted", "Interrupted; what was finished is kept.", ""
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        message = error.format_message()
+        hint = f"See `{context.command_path} --help`." if context else "See `hubtool --help`."
+        return "usage", message if message.endswith((".", "?")) else f"{message}.", hint
+    return _unforeseen(error)
+
+
+def _unforeseen(error: BaseException) -> tuple[str, str, str]:
     """(code, message, hint) of what no part of hubtool turned into a sentence."""
     if isinstance(error, OSError):
         code = "disk_full" if error.errno == errno.ENOSPC else "storage"
@@ -120,15 +127,8 @@ def _terminate(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _report_usage(run: Run, arguments: list[str], error: click.ClickException) -> int:
-    context = getattr(error, "ctx", None)
-    hint = f"See `{context.command_path} --help`." if context else "See `hubtool --help`."
-    message = error.format_message()
-    return _report(run, arguments, error, ("usage", message if message.endswith((".", "?")) else f"{message}.", hint))
-
-
-def _report(run: Run, arguments: list[str], error: BaseException, answer: tuple[str, str, str]) -> int:
-    code, message, hint = answer
+def _report(run: Run, arguments: list[str], error: BaseException) -> int:
+    code, message, hint = _answer(error)
     if run.debug:
         import traceback
 

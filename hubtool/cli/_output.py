@@ -25,20 +25,17 @@ Row = dict[str, object]
 
 
 def plain(value: object) -> object:
-    """Anything our operations return, as JSON knows it; a trailing `_` (from_, license_) is dropped from field names."""
+    """Anything our operations return, as JSON knows it; a trailing `_` (from_) is dropped from field names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name.rstrip("_"): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, PurePath):
-        return str(value)
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(plain(entry) for entry in value)  # type: ignore[type-var]  # sets of strings only
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-        return [plain(entry) for entry in value]
-    return value
+        entries = [plain(entry) for entry in value]
+        return sorted(entries, key=str) if isinstance(value, (set, frozenset)) else entries
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def row_of(value: object) -> Row:
