@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass, replace
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from hubtool.errors import HubtoolError, StorageProblem, UsageProblem
+from hubtool.errors import BadSpec, HubtoolError, StorageProblem, UsageProblem
 from hubtool.formats.atomic import reraise
-from hubtool.hubs.spec import ByHash, ByPath, parse
+from hubtool.hubs.lock import sole_writer
+from hubtool.hubs.spec import ByHash, ByModel, ByPath, ByVersion, parse
 from hubtool.library.beside import Pictures
 from hubtool.library.index import Index
 from hubtool.library.install import HIDDEN, Arrival, Installation, Installer
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from hubtool.hubs.hub import Hub, Resolved
+    from hubtool.hubs.spec import Spec
+    from hubtool.hubs.transfer import Transfer
     from hubtool.library.install import Wish
     from hubtool.library.record import Installed
     from hubtool.library.target import Place
@@ -44,7 +48,7 @@ class Outcome:
     error: HubtoolError | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is wanted for every SPEC of one command."""
 
@@ -67,47 +71,113 @@ def acquire(settings: Settings, specs: Iterable[str], order: Order, say: Callabl
     with Index(settings.index_path) as index:
         if index.note:
             say(index.note)
-        acquisition = _Acquisition(settings, order, Installer.at(index, order.place, order.wish))
+        shelf = Installer.at(index, order.place, order.wish).shelf
+    acquisition = _Acquisition(settings, order, shelf)
+    # files of this disk one after the other: which of two equal names comes first must not depend on the weather
+    jobs = min(settings.jobs, sum(_is_remote(spec) for spec in specs))
+    if jobs < 2:
         return [acquisition.outcome(spec) for spec in specs]
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        return list(pool.map(acquisition.outcome, specs))
+    except BaseException:  # Ctrl-C: the transfers must not go on in the background
+        acquisition.abort()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
+def _is_remote(spec: str) -> bool:
+    try:
+        return not isinstance(parse(spec), ByPath)
+    except BadSpec:  # will be said where it is reported
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The hub, and how to transfer from it; shared, since free space is reckoned over all transfers."""
+
+    hub: Hub
+    transfer: Transfer
+
+
+@dataclass(frozen=True, slots=True)
 class _Acquisition:
-    """One command's work."""
+    """One command's work. Threads share it; each opens the index for itself."""
 
     settings: Settings
     order: Order
-    installer: Installer
+    shelf: Path
+    _opening: Lock = field(default_factory=Lock)
+    _lines: list[_Line] = field(default_factory=list)
 
-    @cached_property
-    def hub(self) -> Hub:
-        """Opened when first needed: a local file does without HTTP."""
+    def line(self) -> _Line:
+        """The way to the hub, opened when first needed: a local file does without HTTP."""
         from hubtool.hubs.opening import open_hub  # noqa: PLC0415  # 0.2 s of httpx and pydantic
+        from hubtool.hubs.transfer import Transfer  # noqa: PLC0415
 
-        return open_hub(self.settings)
+        with self._opening:
+            if not self._lines:
+                watch = self.order.watch
+                self._lines.append(_Line(open_hub(self.settings), Transfer(watch=watch) if watch else Transfer()))
+            return self._lines[0]
+
+    def abort(self) -> None:
+        """Make the transfers in progress fail at once."""
+        for line in self._lines:
+            line.hub.client.abort()
 
     def outcome(self, spec: str) -> Outcome:
         """Install one SPEC, or say why not."""
         try:
-            return Outcome(spec, self._installed(spec))
+            with Index(self.settings.index_path) as index:
+                installer = Installer(index, self.order.place, self.order.wish, self.shelf)
+                return Outcome(spec, _Errand(self, installer).run(spec))
         except HubtoolError as error:
             return Outcome(spec, error=error)
 
-    def _installed(self, spec: str) -> Installation:
-        installer = self.installer
-        match parse(spec):
-            case ByPath(path):
-                return installer.install(Arrival(path, path.name))
-            case ByHash("sha256", digest) if (found := installer.present(digest, 0)) is not None:
-                return installer.complete(found, Arrival(found.path, found.path.name), "present")
-        resolved = self.hub.resolve(spec, self.order.file)
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """One SPEC's way into the folder."""
+
+    work: _Acquisition
+    installer: Installer
+
+    def run(self, spec: str) -> Installation:
+        """Find, fetch if need be, install.
+
+        Raises:
+            HubtoolError: it cannot be done.
+        """
+        installer, wish = self.installer, self.installer.wish
+        wanted = parse(spec)
+        if isinstance(wanted, ByPath):
+            return installer.install(Arrival(wanted.path, wanted.path.name))
+        known = self._known(wanted)
+        if known is not None:
+            return installer.complete(known, Arrival(known.path, known.path.name), "present")
+        resolved = self.work.line().hub.resolve(spec, self.work.order.file)
         awaited = self._arrival(resolved, Path(resolved.file.name))
         found = self._present(resolved)
         if found is not None:
             return installer.complete(found, replace(awaited, path=found.path), "present")
         # refuses now what would be refused after the download
-        plan = installer.plan(awaited, "" if self.order.wish.dialect else resolved.file.sha256 or "", Facts())
-        return plan if self.order.wish.dry_run else self._fetched(resolved)
+        plan = installer.plan(awaited, "" if wish.dialect else resolved.file.sha256 or "", Facts())
+        return plan if wish.dry_run else self._fetched(resolved)
+
+    def _known(self, wanted: Spec) -> Installed | None:
+        """The file in the folder that is meant, where no hub needs to be asked, or none may be."""
+        offline, hub = self.work.settings.offline, self.work.settings.hub
+        match wanted:
+            case ByHash("sha256", digest):
+                return self.installer.present(digest, 0)
+            case ByModel(model, version) if offline:
+                return self.installer.at_hand(hub, model, version)
+            case ByVersion(version) if offline:
+                return self.installer.at_hand(hub, None, version)
+        return None
 
     def _present(self, resolved: Resolved) -> Installed | None:
         """The file in the folder that the hub describes, by its hash, or by its ids where the hub published none."""
@@ -117,25 +187,24 @@ class _Acquisition:
 
     def _fetched(self, resolved: Resolved) -> Installation:
         """Download into the staging folder and install from there; one process at a time for each file."""
-        from hubtool.hubs.lock import sole_writer  # noqa: PLC0415  # with the next, HTTP
-        from hubtool.hubs.transfer import Transfer, download  # noqa: PLC0415
+        from hubtool.hubs.transfer import download  # noqa: PLC0415  # HTTP
 
-        folder = self.order.place.folder
-        identity = hashlib.sha256(f"{resolved.file.url} {resolved.file.sha256}".encode()).hexdigest()[:16]
+        line = self.work.line()
+        folder = self.installer.place.folder
+        identity = hashlib.sha256(f"{resolved.file.url} {resolved.file.sha256}".encode("utf-8", "replace")).hexdigest()[
+            :16
+        ]
         staging = folder / f"{HIDDEN}{identity}"
-        transfer = Transfer(folder=staging)
-        if self.order.watch:
-            transfer = replace(transfer, watch=self.order.watch)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reraise(error, folder)
-        with sole_writer(folder / f"{HIDDEN}{identity}.lock", lambda: _bytes_in(staging), self.settings.give_up_s):
+        with sole_writer(folder / f"{HIDDEN}{identity}.lock", lambda: _bytes_in(staging), self.work.settings.give_up_s):
             found = self._present(resolved)  # by another process, while we waited
             if found is not None:
                 return self.installer.complete(found, self._arrival(resolved, found.path), "present")
             try:
-                done = download(self.hub.client, resolved, transfer)
+                done = download(line.hub.client, resolved, replace(line.transfer, folder=staging))
                 return self._from_staging(self._arrival(resolved, done.path), verified=done.verified)
             finally:
                 with contextlib.suppress(OSError):  # not empty: there is something to go on with
@@ -163,7 +232,8 @@ class _Acquisition:
             origin=origin_of(resolved),
             description=version.description or resolved.model.description,
             pictures=Pictures(
-                tuple(image.url for image in version.images if image.type == "image"), self.hub.client.get_bytes
+                tuple(image.url for image in version.images if image.type == "image"),
+                self.work.line().hub.client.get_bytes,
             ),
         )
 

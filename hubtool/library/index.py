@@ -166,10 +166,10 @@ class Index:
         """The files with this SHA-256, or made from one by conversion; by path."""
         return self._read("AND (sha256 = ?1 OR source_sha256 = ?1) ORDER BY file.path", (sha256,))
 
-    def from_version(self, hub: str, version_id: str, file_id: str) -> list[Installed]:
-        """The files that came from this file of a version of a hub's model; by path."""
-        clause = "AND origin.hub = ? AND version_id = ? AND file_id = ? ORDER BY file.path"
-        return self._read(clause, (hub, version_id, file_id))
+    def from_hub(self, hub: str, ids: Mapping[str, str]) -> list[Installed]:
+        """The files that came from a hub, with these ids (`model_id`, `version_id`, `file_id`); by path."""
+        clause = "".join(f"AND origin.{name} = ? " for name in ids)
+        return self._read(f"AND origin.hub = ? {clause}ORDER BY file.path", (hub, *ids.values()))
 
     def unhashed(self, folder: Path, size_bytes: int) -> list[Installed]:
         """Files of this size in a LoRA folder whose hashes nobody computed yet."""

@@ -160,10 +160,17 @@ class Installer:
         """The file of the folder that came from there, for hubs that publish no hash."""
         if self.wish.force or self.wish.dialect or not origin.version_id:
             return None
-        for found in self.index.from_version(origin.hub, origin.version_id, origin.file_id):
+        ids = {"version_id": origin.version_id, "file_id": origin.file_id}
+        for found in self.index.from_hub(origin.hub, ids):
             if found.folder == self.shelf and size_bytes in {None, found.stamp.size_bytes} and found.is_there():
                 return found
         return None
+
+    def at_hand(self, hub: str, model_id: int | None, version_id: int | None) -> Installed | None:
+        """A file of the folder that came from this model or version: all that can be known without asking the hub."""
+        asked = {"model_id": model_id, "version_id": version_id}
+        ids = {name: str(number) for name, number in asked.items() if number}
+        return next((f for f in self.index.from_hub(hub, ids) if f.folder == self.shelf and f.is_there()), None)
 
     def plan(self, arrival: Arrival, sha256: str, facts: Facts) -> Installation:
         """What `install` would do, as far as can be known of a file that may not be here yet. Writes nothing.

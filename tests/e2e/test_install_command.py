@@ -95,6 +95,14 @@ def test_what_is_installed_is_not_fetched_again(run, hub):
     assert row["status"] == "present"
 
 
+def test_offline_what_is_at_hand_is_present_and_the_rest_is_not(run, hub):
+    assert run("--hub", hub.api, "--offline", "install", MODEL).returncode == 14
+    run("--hub", hub.api, "install", MODEL)
+    for spec in (MODEL, f"v:{VERSION}", f"{MODEL}@{VERSION}", f"sha256:{hub.sha256}"):
+        assert rows(run("--hub", hub.api, "--offline", "install", spec, "--json"))[0]["status"] == "present"
+    assert run("--hub", hub.api, "--offline", "install", f"{MODEL}@7").returncode == 14
+
+
 def test_a_file_without_a_published_hash_is_not_fetched_again_either(run, hub):
     hub.file = {"hashes": {}}
     run("--hub", hub.api, "install", MODEL)
@@ -158,6 +166,13 @@ def test_several_specs_each_get_a_row_and_one_failure_is_partial(run, hub, tmp_p
     assert [row["status"] for row in found] == ["installed", "installed", "failed", "failed"]
     assert [row["spec"] for row in found] == [str(MODEL), str(local), "999", str(tmp_path / "absent.safetensors")]
     assert [row["error"]["exit"] for row in found[2:]] == [4, 4]
+
+
+def test_one_file_named_several_times_is_fetched_once(run, hub):
+    result = run("--hub", hub.api, "install", MODEL, f"v:{VERSION}", f"{MODEL}@{VERSION}", "--json", "--jobs", "3")
+    assert sorted(row["status"] for row in rows(result)) == ["installed", "present", "present"]
+    assert [row["spec"] for row in rows(result)] == [str(MODEL), f"v:{VERSION}", f"{MODEL}@{VERSION}"]
+    assert len(hub.requests("storage")) == 1
 
 
 # ---------------------------------------------------------------- from this disk
