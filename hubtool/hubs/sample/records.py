@@ -56,7 +56,6 @@ def whole_version(model: Model, version: Version, origins: Origins) -> Json:
         for picture in _pictures(version, origins)
     ]
     return _version(model, version, origins) | {
-        "modelId": model.id,
         "air": air(model, version),
         "updatedAt": _time(version.released),
         "trainingStatus": None,
@@ -163,6 +162,7 @@ def _version(model: Model, version: Version, origins: Origins) -> Json:
     files = offers_of(version)
     return {
         "id": version.id,
+        "modelId": model.id,
         "name": version.name,
         "baseModel": version.base_model,
         "baseModelType": "Standard",
