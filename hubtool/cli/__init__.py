@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 import click
@@ -73,6 +74,8 @@ def root(context: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the contract's code."""
+    if "_HUBTOOL_COMPLETE" in os.environ:  # a shell asks what could be typed next
+        root.main(prog_name="hubtool")
     from hubtool.cli._errors import run_guarded
 
     raise SystemExit(run_guarded(root, arguments))

@@ -27,6 +27,7 @@ class Run:
     hub: list[str] = field(default_factory=list)
     jobs: int | None = None
     timeout: float | None = None
+    command: str = ""  # what runs, for the document that answers
 
     def settings(self) -> Settings:
         """Config and environment with this run's flags on top."""
@@ -111,6 +112,11 @@ class HubtoolCommand(click.Command):
         super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # passed through as they are
         self.params.extend(global_options())
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run it, remembering its name for the answer."""
+        ctx.find_root().ensure_object(Run).command = ctx.command_path.removeprefix("hubtool").strip()
+        return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Own options first; the global ones under their own heading."""
         write_options(self, ctx, formatter)
@@ -121,7 +127,7 @@ def write_options(command: click.Command, ctx: click.Context, formatter: click.H
     own: list[tuple[str, str]] = []
     shared: list[tuple[str, str]] = []
     for parameter in command.get_params(ctx):
-        record = parameter.get_help_record(ctx)
+        record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
         if record is not None:
             (shared if parameter.name in GLOBAL_NAMES else own).append(record)
     for title, records in (("Options", own), ("Global options", shared)):

@@ -22,6 +22,8 @@ from hubtool.formats.atomic import reraise
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hubtool.cli._demo_steps import Plan
+
 _HOME = "home"  # config, index and cache of the demonstration, in its folder
 _OURS = ("HUBTOOL_", "CIVITAI_")  # variables that would lead the commands elsewhere
 _INTERRUPTED = 130
@@ -53,7 +55,12 @@ class DemoReport:
     seconds: float
 
 
-def run_demo(keep: Path | None, watch: Callable[[StepResult], None]) -> DemoReport:
+def plan_here() -> Plan:
+    """The steps that this installation can do."""
+    return steps(has_torch=importlib.util.find_spec("torch") is not None)
+
+
+def run_demo(plan: Plan, keep: Path | None, watch: Callable[[StepResult], None]) -> DemoReport:
     """Walk through the steps, telling `watch` of each; the first that fails is the last.
 
     Raises:
@@ -61,7 +68,6 @@ def run_demo(keep: Path | None, watch: Callable[[StepResult], None]) -> DemoRepo
         StorageProblem: it cannot be made.
     """
     began = time.perf_counter()
-    plan = steps(has_torch=importlib.util.find_spec("torch") is not None)
     done: list[StepResult] = []
     with _workplace(keep) as folder, _at_home(folder):
         for step in plan.steps:

@@ -134,8 +134,9 @@ def _report(run: Run, arguments: list[str], error: BaseException) -> int:
 
         traceback.print_exception(error)
     if run.json or "--json" in arguments:
+        context = getattr(error, "ctx", None)  # of an error in the arguments, before anything ran
+        command = run.command or (context.command_path.removeprefix("hubtool").strip() if context else "")
         fault = {"code": code, "exit": exit_code(code), "message": message, "hint": hint}
-        command = next((word for word in arguments if not word.startswith("-")), "")
         click.echo(json.dumps({"schema": 1, "command": command, "error": fault}))
     else:
         click.echo(printable_lines(message), err=True)

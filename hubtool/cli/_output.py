@@ -92,7 +92,8 @@ def show_rows(rows: Sequence[Row], text: Callable[[Row], str]) -> None:
     for row in rows:
         fault = row.get("error")
         if isinstance(fault, Mapping):
-            say(f"{fault['message']}", always=True)
+            name, message = str(next(iter(row.values()))), str(fault["message"])
+            say(message if len(rows) == 1 or name in message else f"{name}: {message}", always=True)
             if fault.get("hint"):
                 say(f"Hint: {fault['hint']}", always=True)
             continue

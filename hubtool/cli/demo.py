@@ -24,10 +24,10 @@ def command(keep: Path | None) -> None:
     hubtool demo
     hubtool demo --keep tryout
     """
-    from hubtool.cli._demo import run_demo
+    from hubtool.cli._demo import plan_here, run_demo
     from hubtool.cli._demo_text import ending, show_step
 
-    report = run_demo(keep, (lambda _: None) if current_run().json else show_step)
+    report = run_demo(plan_here(), keep, (lambda _: None) if current_run().json else show_step)
     answer(
         {
             "ok": report.ok,

@@ -97,6 +97,10 @@ def _row(outcome: Outcome) -> Row:
 
 def _text(row: Row) -> str:
     notes = {"present": "Already there", "planned": "Would be downloaded to"}
-    proof = "" if row["verified"] or row["status"] == "planned" else " (not verified: there was no published hash to compare)"
+    proof = (
+        ""
+        if row["verified"] or row["status"] == "planned"
+        else " (not verified: there was no published hash to compare)"
+    )
     say(f"{notes.get(str(row['status']), 'Downloaded and verified' if row['verified'] else 'Downloaded')}{proof}:")
     return str(row["path"])

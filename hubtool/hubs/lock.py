@@ -1,4 +1,4 @@
-"""One writer per destination, on one machine: an advisory lock on a file beside the part.
+"""One writer per destination: an advisory lock on a file beside the part, by filelock.
 
 The kernel releases it when its holder dies, so nothing can be left locked. Where locks do nothing (some network file
 systems) that is noticed, and the caller works under a name of its own; the hash check would catch two writers anyway.
@@ -7,11 +7,10 @@ systems) that is noticed, and the caller works under a name of its own; the hash
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import sys
 import time
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from hubtool.errors import StorageProblem
 from hubtool.formats.atomic import reraise
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.1
-_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 @contextlib.contextmanager
@@ -34,25 +31,25 @@ def sole_writer(path: Path, measure: Callable[[], int], patience_s: float) -> It
     Raises:
         StorageProblem: another process holds it and does not move, or the folder cannot be written.
     """
-    descriptor = _waited_for(path, measure, patience_s)
+    lock = FileLock(path, mode=0o600, thread_local=False)
+    _wait_for(lock, path, measure, patience_s)
     try:
-        yield _works(path)
+        yield not _taken(FileLock(path, mode=0o600, thread_local=False), path)
     finally:
         # removed while still held: whoever waits sees that its file has no name any more, and begins anew
         with contextlib.suppress(OSError):
             path.unlink()
-        os.close(descriptor)
+        lock.release()
 
 
-def _waited_for(path: Path, measure: Callable[[], int], patience_s: float) -> int:
+def _wait_for(lock: FileLock, path: Path, measure: Callable[[], int], patience_s: float) -> None:
     seen, since = measure(), time.monotonic()
     while True:
-        descriptor = _opened(path)
-        if _try_lock(descriptor) and _is_at(path, descriptor):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())  # for whoever wonders
-            return descriptor
-        os.close(descriptor)
+        if _taken(lock, path):
+            if path.exists():
+                return
+            lock.release()  # its former holder removed it just then
+            continue
         now = measure()
         if now != seen:
             seen, since = now, time.monotonic()
@@ -61,50 +58,12 @@ def _waited_for(path: Path, measure: Callable[[], int], patience_s: float) -> in
         time.sleep(_POLL_S)
 
 
-def _opened(path: Path) -> int:
+def _taken(lock: FileLock, path: Path) -> bool:
+    """Take the lock if it is free."""
     try:
-        return os.open(path, _FLAGS, 0o600)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
     except OSError as error:
         reraise(error, path)
-
-
-def _works(path: Path) -> bool:
-    """Whether a second opening of the held file is refused, as it must be."""
-    try:
-        second = os.open(path, os.O_RDWR)
-    except OSError:
-        return True  # Windows refuses even that
-    try:
-        return not _try_lock(second)
-    finally:
-        os.close(second)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the locked file still has the name; its former holder may have removed it meanwhile."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            return error.errno not in _HELD
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        """Take the lock if it is free; a file system without locks always says yes."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno not in _HELD
-        return True
+    return True
