@@ -86,7 +86,7 @@ def test_each_layer_is_within_one_percent_of_the_best_of_its_rank(tmp_path: Path
     run(tmp_path, base, changed, rank=16)
     for module, delta in written(tmp_path / "out.safetensors", base).items():
         change = changes(base, changed)[module]
-        best = float(torch.linalg.svdvals(change)[16:].square().sum()) ** 0.5
+        best = float(torch.linalg.eigvalsh(change @ change.T)[:-16].sum()) ** 0.5
         assert float((change - delta).norm()) <= 1.01 * best, module
 
 
@@ -255,7 +255,8 @@ def test_energy_gives_each_module_the_rank_that_a_full_svd_gives(tmp_path: Path,
     changed = tuned(base, rank=40, size=1e-3, noise=1e-4)
     run(tmp_path, base, changed, energy=energy)
     for module, layer in read_adapter(tmp_path / "out.safetensors").layers.items():
-        values = torch.linalg.svdvals(changes(base, changed)[module]).square()
+        change = changes(base, changed)[module]
+        values = torch.linalg.eigvalsh(change @ change.T).flip(0)
         wanted = int((torch.cumsum(values, 0) < energy * values.sum()).sum()) + 1
         assert layer.rank == wanted, module
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,18 +11,7 @@ import torch
 from hubtool.operations import svd
 from hubtool.operations.svd import EnergyRank, FixedRank, Matrix, ThresholdRank, truncate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SHAPES = [(192, 192), (448, 192), (192, 864)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def planted(shape: tuple[int, int], values: list[float], noise: float = 0.0, seed: int = 0) -> torch.Tensor:
