@@ -125,6 +125,15 @@ def architecture(id: str) -> Architecture:
     return _parse(_read("architectures", id))
 
 
+def templates(id: str) -> list[str]:
+    """Every denoiser path template of an architecture, canonical and original, without expanding any."""
+    table = _read("architectures", id)
+    rows = _list(table["modules"])
+    names = [name for row in rows for name in (row[0], *row[2:])]
+    return [*names, *(row[0] for key in ("fused", "swapped") for row in _list(table.get(key, [])))]
+
+
+@cache
 def _read(folder: str, name: str) -> dict[str, object]:
     return tomli.loads((_FOLDER / folder / f"{name}.toml").read_text("utf-8"))
 

@@ -14,18 +14,19 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.naming.address import Component, ModuleRef
-from hubtool.naming.architecture import Architecture, Shape, architecture, architecture_ids
+from hubtool.naming.architecture import Architecture, Shape, architecture
 from hubtool.naming.dialect import Dialect, dialects
+from hubtool.naming.outline import shortlist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hubtool.naming.spelling import Reader, Spelling
 
+
 _NUMBER = re.compile(r"\d+")
 _HALF = 0.5
 _SAMPLE = 48  # groups looked at before tables are built
-_OUTLINE = str.maketrans(".", "_", "0123456789")
 
 
 class Extent(NamedTuple):
@@ -65,7 +66,7 @@ class Candidate:
     dialect: str
     architecture: str
     coverage: float  # share of tensors explained with matching dimensions
-    fill: float  # share of the touched module families that is present
+    fill: float  # share of the touched module families that is there in full
     malformed: bool
     evidence: tuple[str, ...]
     explained: Mapping[str, Base]  # base → meaning, for the groups explained
@@ -111,7 +112,7 @@ def _explanations(
 ) -> list[tuple[Candidate, str]]:
     """Each architecture's best explanation that covers half, with the metadata entry that speaks for it."""
     found = []
-    for id in architecture_ids():
+    for id in shortlist([group.base for group in groups]):
         explained = _best_dialect(architecture(id), groups, tensors)
         if explained is not None and explained.coverage >= _HALF:
             remarked = replace(explained, evidence=(remark,) if remark else ())
@@ -192,25 +193,6 @@ def _any_meaning(target: Architecture, spoken: Dialect, group: Group) -> Base | 
     return meaning
 
 
-def outline(path: str) -> str:
-    """A module path or flat name with its indices left out, and one kind of separator.
-
-    >>> outline("transformer_blocks.3.attn.to_out.0") == outline("transformer_blocks_17_attn_to_out_0")
-    True
-    """
-    return path.translate(_OUTLINE).strip("_")
-
-
-@lru_cache(maxsize=64)
-def outlines(target: Architecture) -> frozenset[str]:
-    """Every module name of an architecture without separators' kind and indices."""
-    names = {*target.modules, *target.original.values(), *target.fused}
-    for encoder in target.encoders.values():
-        names.update(encoder.modules)
-        names.update(path.removeprefix("text_model.") for path in encoder.modules)
-    return frozenset(map(outline, names))
-
-
 def _candidate(
     target: Architecture, spoken: Dialect, explained: Mapping[str, Base], groups: Sequence[Group], tensors: int
 ) -> Candidate:
@@ -246,10 +228,13 @@ def _family_sizes(target: Architecture) -> Mapping[tuple[Component, str], int]:
 
 
 def _fill(target: Architecture, modules: set[ModuleRef]) -> float:
+    """Share of the touched module families that is there in full.
+
+    Whole families say how many blocks the model has; the few modules of a partial file say nothing about that.
+    """
     sizes = _family_sizes(target)
-    touched = {(module.component, family(module.path)) for module in modules}
-    present = sum(sizes[key] for key in touched)
-    return len(modules) / present if present else 0.0
+    touched = Counter((module.component, family(module.path)) for module in modules)
+    return sum(sizes[key] == count for key, count in touched.items()) / len(touched) if touched else 0.0
 
 
 def _metadata_hint(target: Architecture, metadata: Mapping[str, str]) -> str:
@@ -270,7 +255,7 @@ def _order(candidate: Candidate, hint: str) -> tuple[float, float, bool, int, in
 def _with_evidence(candidate: Candidate, hint: str) -> Candidate:
     counts = Counter(meaning.module.component.value for meaning in candidate.explained.values())
     evidence = [f"{number} modules of {name} named and sized" for name, number in sorted(counts.items())]
-    evidence.append(f"{candidate.fill:.0%} of the touched families present")
+    evidence.append(f"{candidate.fill:.0%} of the touched module families complete")
     if hint:
         evidence.append(f"metadata: {hint}")
     return replace(candidate, evidence=(*candidate.evidence, *evidence))

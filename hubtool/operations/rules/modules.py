@@ -10,8 +10,9 @@ from hubtool.adapters.grouping import layer_of
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import Role
 from hubtool.naming.architecture import architecture, architecture_ids
-from hubtool.naming.dialect import dialect, dialects
-from hubtool.naming.identify import explain, outline, outlines
+from hubtool.naming.dialect import dialects
+from hubtool.naming.identify import explain
+from hubtool.naming.outline import known_outlines
 from hubtool.naming.suffixes import split_key
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
@@ -191,14 +192,9 @@ def _foreign_blocks(subject: Subject, unknown: list[str]) -> set[str]:
     adapter = subject.adapter
     if adapter is None or not unknown:
         return set()
-    prefixes = {reader.prefix for reader in dialect(adapter.dialect).readers(adapter.architecture)}
-    known = outlines(adapter.architecture)
     cuts = {key: cut.base for key in unknown if (cut := split_key(key))}
-    return {
-        key
-        for key, base in cuts.items()
-        if any(base.startswith(prefix) and outline(base[len(prefix) :]) in known for prefix in prefixes)
-    }
+    known = known_outlines(cuts.values(), adapter.architecture.id)
+    return {key for key, base in cuts.items() if base in known}
 
 
 def names(subject: Subject) -> Iterator[Problem]:
