@@ -1,0 +1,34 @@
+"""What every test gets: a home of its own, no tokens, and property tests of bounded length."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+settings.register_profile(
+    "short",
+    max_examples=40,
+    deadline=None,  # two busy cores
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=20_000)
+settings.load_profile(os.environ.get("HUBTOOL_FUZZ", "short"))
+
+_NOT_OURS = ("HUBTOOL_", "CIVITAI_", "HF_TOKEN", "HF_HOME")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings, index and tokens of the person who runs the tests are neither read nor changed."""
+    for name in [name for name in os.environ if name.startswith(_NOT_OURS)]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HUBTOOL_HOME", str(home))
+    return home
