@@ -29,12 +29,14 @@ def atomic_output(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OutputExists: something is at `path` and `force` is false.
         DiskFull: no space left.
-        StorageProblem: any other refusal of the file system.
+        StorageProblem: any other refusal of the file system, or a folder, pipe or device is at `path`.
     """
     if not force and os.path.lexists(path):
         raise OutputExists(path)
     temporary = path.parent / f".hubtool-{os.urandom(6).hex()}.tmp"
     try:
+        if path.exists() and not path.is_file():  # --force as root could replace /dev/null by a file
+            raise StorageProblem(path, "not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb", buffering=1 << 18) as file:
             yield file

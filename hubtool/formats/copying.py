@@ -7,6 +7,7 @@ Sharing extents (XFS, btrfs) takes milliseconds and no disk space, whatever the 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import struct
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -59,6 +60,8 @@ def reserve(out: IO[bytes], size_bytes: int) -> None:
         return
     try:
         os.posix_fallocate(out.fileno(), 0, size_bytes)
+    except io.UnsupportedOperation:
+        return  # no file of the operating system: a buffer in memory
     except OSError as error:
         if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
             raise
@@ -102,6 +105,8 @@ def _shared(out: IO[bytes], piece: Piece) -> int:
     request = struct.pack("=qQQQ", piece.descriptor, piece.start, size, target)
     try:
         fcntl.ioctl(out.fileno(), _FICLONERANGE, request)
+    except io.UnsupportedOperation:
+        return 0
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
             raise

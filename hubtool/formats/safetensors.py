@@ -77,10 +77,10 @@ def read_safetensors(path: Path) -> SafetensorsFile:
 def open_regular(path: Path) -> MappedFile:
     """Open a path that must name a regular file, without ever blocking on a pipe or device."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise NotRegularFile(path, f"{path} is not a regular file.")
-        return MappedFile(path)
+        if stat.S_ISREG(path.stat().st_mode):  # opening a device may already do something
+            file = MappedFile(path)
+            if stat.S_ISREG(os.fstat(file.descriptor).st_mode):
+                return file
     except FileNotFoundError as error:
         raise FileMissing(path, f"There is no file {path}.") from error
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
@@ -88,6 +88,7 @@ def open_regular(path: Path) -> MappedFile:
         if "symbolic links" in reason:
             raise FileMissing(path, f"{path} is a link that leads nowhere.") from error
         raise StorageProblem(path, reason) from error
+    raise NotRegularFile(path, f"{path} is not a regular file.")
 
 
 # ---------------------------------------------------------------- header

@@ -31,6 +31,8 @@ _SCALARS: Mapping[str, str] = {
 
 
 _FEW = 512  # bytes
+#: Without waiting: a pipe that takes the place of a file that was just looked at must not hang us.
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class MappedFile:
@@ -40,7 +42,7 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = os.open(path, _READ_ONLY)
         self.size = os.fstat(self.descriptor).st_size
         self._map: mmap.mmap | None = None
 
