@@ -8,11 +8,11 @@ HubtoolError                  str(error) is one sentence; .hint is the next thin
 ├─ StorageProblem     (path)  the disk said no: full, read-only, gone
 ├─ FileProblem        (path)  FileMissing · NotRegularFile · BadHeader · TruncatedFile · UnsafePickle · UnknownFormat
 ├─ NamingProblem      (key)   UnknownDialect · UnknownArchitecture · AmbiguousArchitecture · KeyClash
-├─ AdapterProblem     (module) ShapeMismatch · NotRepresentable · IncompleteModule · NotAnAdapter · NonFinite
+├─ AdapterProblem     (module) NotRepresentable · IncompleteModule · NotAnAdapter · NonFinite
 ├─ CheckpointProblem  (path)  IncompatibleCheckpoints
 ├─ HubProblem         (url)   NotFound · NeedsToken · Forbidden · EarlyAccess · RateLimited · NetworkFailure · BadAnswer ·
 │                             HashMismatch · WrongFile · Offline · AmbiguousSpec · BadSpec · UnsafeAddress
-└─ LibraryProblem     (name)  NotInstalled · Ambiguous · PromptSyntax · LockOutOfDate · NameTaken
+└─ LibraryProblem     (name)  NameTaken
 ```
 
 `code` is what JSON carries; `hubtool.cli._errors` maps it to an exit code and the docs list both.
@@ -204,13 +204,6 @@ class AdapterProblem(HubtoolError):
         self.module = module
 
 
-class ShapeMismatch(AdapterProblem):
-    """Tensors of one module, or a module and its base weight, disagree in shape."""
-
-    code = "shape_mismatch"
-    hint = "Run `hubtool validate` on the file for every problem at once."
-
-
 class IncompleteModule(AdapterProblem):
     """A module lacks a tensor that its parametrization needs."""
 
@@ -391,38 +384,8 @@ class LibraryProblem(HubtoolError):
         self.name = name
 
 
-class NotInstalled(LibraryProblem):
-    """No installed adapter has this name."""
-
-    code = "not_installed"
-
-    def __init__(self, name: str, suggestions: Sequence[str] = ()) -> None:
-        hint = f"Did you mean {', '.join(suggestions)}?" if suggestions else "`hubtool list` shows what is installed."
-        super().__init__(name, f"No installed LoRA is called {name}.", hint=hint)
-        self.suggestions = tuple(suggestions)
-
-
-class Ambiguous(LibraryProblem):
-    """Several installed adapters have this name."""
-
-    code = "ambiguous"
-
-
 class NameTaken(LibraryProblem):
     """Another file already has this name in the target folder."""
 
     code = "exists"
     hint = "Install it under another name with `--name`."
-
-
-class PromptSyntax(LibraryProblem):
-    """A prompt cannot be parsed."""
-
-    code = "usage"
-
-
-class LockOutOfDate(LibraryProblem):
-    """The lock does not match the manifest."""
-
-    code = "lock_out_of_date"
-    hint = "Run `hubtool lock`."

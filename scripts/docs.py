@@ -1,10 +1,11 @@
-"""Write the generated parts of the docs, or with --check say which are out of date.
+"""Write the generated parts of the docs and the index of outlines, or with --check say which are out of date.
 
 A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in a Markdown file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from hubtool.cli._errors import EXITS
 from hubtool.naming.address import Role
 from hubtool.naming.architecture import architecture, architecture_ids
 from hubtool.naming.dialect import dialects
+from hubtool.naming.outline import INDEX, computed_outlines
 from hubtool.operations.rules.problem import CODES
 
 if TYPE_CHECKING:
@@ -133,6 +135,11 @@ PARTS: dict[str, Callable[[], str]] = {
 def main() -> int:
     """Write or check every generated part."""
     stale = []
+    index = json.dumps({id: sorted(computed_outlines(id)) for id in architecture_ids()}, indent=0) + "\n"
+    if not INDEX.exists() or INDEX.read_text("utf-8") != index:
+        stale.append(INDEX)
+        if "--check" not in sys.argv:
+            INDEX.write_text(index, "utf-8")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text("utf-8")
         fresh = _PART.sub(lambda found: f"{found[1]}{PARTS[found['name']]()}{found[4]}", text)

@@ -6,16 +6,19 @@ Only headers are read; weights stay on disk until somebody looks at them.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.checkpoint_layouts import place
+from hubtool.adapters.checkpoint_layouts import Place, place
 from hubtool.errors import CheckpointProblem, FileMissing
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
-from hubtool.naming.architecture import Architecture, architecture, architecture_ids
+from hubtool.naming.architecture import Architecture, architecture
+from hubtool.naming.identify import family
+from hubtool.naming.outline import shortlist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 #: Tensors of these parts say nothing about the architecture and are never the target of an adapter.
 _ASIDE = ("first_stage_model.", "vae/", "vae.", "model_ema.", "safety_checker/", "image_encoder/")
 _EMA = "model_ema."
+_ENCODERS = ("cond_stage_model.", "conditioner.", "text_encoder")  # where keys of text encoders begin
 _USUAL_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
@@ -137,32 +141,39 @@ def _parts(
 
 
 def _fitting(tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
-    """Ids of the architectures that explain the most weights by name and shape, if that is half of them; by prior."""
+    """Ids of the architectures that explain the most weights by name and shape, if that is half of them; the likeliest first."""
     matrices = {key: tensor for key, tensor in tensors.items() if _is_matrix(key, tensor)}
-    scores = {id: _score(architecture(id), matrices) for id in architecture_ids()}
-    best = max(scores.values(), default=0)
+    denoiser = [key.replace("/", ".").removesuffix(".weight") for key in matrices if not key.startswith(_ENCODERS)]
+    explained = {id: _explained(architecture(id), matrices) for id in shortlist(denoiser)}
+    best = max((len(modules) for modules in explained.values()), default=0)
     if not best or 2 * best < len(matrices):
         return ()
-    ties = [architecture(id) for id in scores if scores[id] == best]
-    return tuple(target.id for target in sorted(ties, key=lambda target: target.prior))
+    ties = [architecture(id) for id, modules in explained.items() if len(modules) == best]
+    ties.sort(key=lambda target: (-_whole_families(target, explained[target.id]), target.prior))
+    return tuple(target.id for target in ties)
 
 
 def _is_matrix(key: str, tensor: LazyTensor) -> bool:
     return len(tensor.shape) >= 2 and key.endswith("weight") and not key.startswith(_ASIDE)
 
 
-def _score(target: Architecture, matrices: Mapping[str, LazyTensor]) -> int:
-    return sum(_explains(target, key, tensor) for key, tensor in matrices.items())
+def _explained(target: Architecture, matrices: Mapping[str, LazyTensor]) -> list[tuple[ModuleRef, ...]]:
+    """The modules of each weight that has a name and a shape of this architecture."""
+    places = ((place(target, key), tensor) for key, tensor in matrices.items())
+    return [found.modules for found, tensor in places if found is not None and _has_shape(target, found, tensor)]
 
 
-def _explains(target: Architecture, key: str, tensor: LazyTensor) -> bool:
-    found = place(target, key)
-    if found is None:
-        return False
+def _has_shape(target: Architecture, found: Place, tensor: LazyTensor) -> bool:
     if len(found.modules) > 1:
         shapes = [target.shape(module) or (0,) for module in found.modules]
         return tensor.shape == (sum(shape[0] for shape in shapes), *shapes[0][1:])
     return any(same_extent(tensor.shape, shape) for shape in target.shapes(found.modules[0]))
+
+
+def _whole_families(target: Architecture, explained: list[tuple[ModuleRef, ...]]) -> int:
+    """How many kinds of denoiser modules are there in full: tells a model from one with more blocks."""
+    there = Counter(family(module.path) for modules in explained for module in modules)
+    return sum(there[name] == count for name, count in Counter(map(family, target.modules)).items())
 
 
 def same_extent(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
@@ -181,9 +192,10 @@ def _refuse(path: Path, sources: _Sources) -> None:
             f"{path.name} is a LoRA, not a checkpoint.",
             hint="`extract` compares two full models; `hubtool resize` changes the rank of a LoRA.",
         )
-    known = ", ".join(architecture(id).title for id in architecture_ids())
     raise CheckpointProblem(
-        path, f"The weights of {path.name} fit no architecture that is known: {known}.", hint="Check the file."
+        path,
+        f"The weights of {path.name} fit no architecture that is known.",
+        hint="`hubtool inspect` says what it holds.",
     )
 
 

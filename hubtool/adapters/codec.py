@@ -15,7 +15,6 @@ from hubtool.naming.address import Address, ModuleRef, Role
 from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.dialect import dialect, dialects
 from hubtool.naming.identify import Base, Candidate, Extent, Identification, explain, identify
-from hubtool.naming.suffixes import ROLE_OF
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,12 +108,12 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
             if meaning is None:
                 leftovers[key] = tensor
                 continue
-            layer = tensors.setdefault(meaning.module, {})
-            if ROLE_OF[suffix] in layer:
+            layer, role = tensors.setdefault(meaning.module, {}), meaning.spelling.role_of(suffix)
+            if role in layer:
                 duplicates.append(key)
                 leftovers[key] = tensor
                 continue
-            layer[ROLE_OF[suffix]] = tensor
+            layer[role] = tensor
             bases.setdefault(meaning.module, base)
     scales = (
         recorded_scales(target, file.metadata, tensors)

@@ -185,7 +185,7 @@ class _Joined:
 def _join_all(
     target: Architecture, loose: Mapping[str, Layer]
 ) -> tuple[dict[ModuleRef, Layer], dict[str, list[int] | str], dict[ModuleRef, float]]:
-    homes = {part: name for name, fused in target.fused.items() for part in fused.parts}
+    homes = {part: name for name, fused in target.fused.items() if not fused.partial for part in fused.parts}
     members: dict[str, dict[str, Layer]] = {}
     for path, layer in loose.items():
         if path not in homes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hubtool.adapters.layer import Layer
+from hubtool.adapters.layer import Layer, extent_of
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Group
 from hubtool.naming.suffixes import ROLE_OF, split_key
@@ -44,7 +44,10 @@ def group_tensors(tensors: Mapping[str, LazyTensor]) -> Grouped:
             continue
         found.setdefault(cut.base, {})[cut.suffix] = tensor
         keys[cut.base, cut.suffix] = key
-    groups = [Group(base, frozenset(rows), layer_of(base, rows).extent) for base, rows in found.items()]
+    groups = [
+        Group(base, frozenset(rows), extent_of({ROLE_OF[suffix]: tensor.shape for suffix, tensor in rows.items()}))
+        for base, rows in found.items()
+    ]
     return Grouped(found, keys, others, groups)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hubtool.adapters.parametrizations.base import Parametrization, Shape
+    from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes
     from hubtool.formats.tensor import LazyTensor
 
 #: A module's family is the first of these that recognises its tensors (a LoRA with a bias difference is a LoRA).
@@ -36,6 +36,24 @@ def parametrizations() -> Mapping[str, Parametrization]:
     return {id: found[id] for id in (*_PRECEDENCE, *sorted(set(found) - set(_PRECEDENCE)))}
 
 
+def recognise(shapes: Shapes) -> Parametrization | None:
+    """The family of a module with these tensors; None for stray ones such as a lone alpha."""
+    return _recognise(frozenset(shapes), len(shapes.get(Role.OFT_BLOCKS, ())))
+
+
+def extent_of(shapes: Shapes) -> Extent:
+    """What tensors of these shapes say about the weight they change."""
+    kind = recognise(shapes)
+    return kind.extent(shapes) if kind else Extent()
+
+
+@lru_cache(maxsize=256)
+def _recognise(roles: frozenset[Role], dimensions: int) -> Parametrization | None:
+    """Families are told apart by roles alone, but for OFT and BOFT: by the dimensions of their blocks."""
+    shapes = dict.fromkeys(roles, (1,) * dimensions)
+    return next((kind for kind in parametrizations().values() if kind.recognises(shapes)), None)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """The tensors of one module; `base` is what stood before the suffix in the file they came from."""
@@ -52,20 +70,19 @@ class Layer:
     @property
     def parametrization(self) -> Parametrization | None:
         """The family these tensors are of; None for stray ones such as a lone alpha."""
-        shapes = self.shapes
-        return next((kind for kind in parametrizations().values() if kind.recognises(shapes)), None)
+        return recognise(self.shapes)
 
     @property
     def rank(self) -> int | None:
         """Rank, where the family has one."""
-        kind = self.parametrization
-        return kind.rank(self.shapes) if kind else None
+        shapes = self.shapes
+        kind = recognise(shapes)
+        return kind.rank(shapes) if kind else None
 
     @property
     def extent(self) -> Extent:
         """What the tensors say about the weight's shape."""
-        kind = self.parametrization
-        return kind.extent(self.shapes) if kind else Extent()
+        return extent_of(self.shapes)
 
     @property
     def alpha(self) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.errors import UsageProblem
@@ -9,7 +11,6 @@ from hubtool.operations.convert import ConvertOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from hubtool.cli._output import Row
 
@@ -21,18 +22,18 @@ def convert_options(options: Mapping[str, object], dtypes: Mapping[str, str]) ->
     return ConvertOptions(**given, dtype=dtypes[str(dtype)] if dtype else None)  # type: ignore[arg-type]  # click checked each
 
 
-def output_for(path: Path, to: str, output: Path | None, *, several: bool) -> Path:
-    """Where one input goes: the file named, or a name of its own in the folder named, or beside the input."""
+def output_for(path: Path, to: str, output: str | None, *, several: bool) -> Path:
+    """Where one input goes: the file named, or a name of its own in the folder named, or beside the input.
+
+    A folder is what exists as one, ends in a slash, or is named for several inputs.
+    """
     name = f"{path.stem}.{to}.safetensors"
     if output is None:
         return path.with_name(name)
-    if output.is_dir() or str(output).endswith("/"):
-        return output / name
-    if several:
-        raise UsageProblem(
-            f"Several inputs need a folder, and {output} is none.", hint=f"Create it, or write `-o {output}/`."
-        )
-    return output
+    wanted = Path(output)
+    if several and wanted.is_file():
+        raise UsageProblem(f"Several inputs need a folder, and {wanted} is a file.", hint="Name a folder with `-o`.")
+    return wanted / name if several or wanted.is_dir() or output.endswith(("/", os.sep)) else wanted
 
 
 def conversion_text(row: Row) -> str:

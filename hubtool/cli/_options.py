@@ -10,6 +10,5 @@ FILE = click.Path(path_type=Path)  # existence is checked by the reader, which s
 
 files_argument = click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 file_argument = click.argument("file", type=FILE, metavar="FILE")
-output_option = click.option("-o", "--output", type=FILE, metavar="FILE|DIR", help="Where to write.")
 force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing.")

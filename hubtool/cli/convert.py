@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubtool.cli._context import HubtoolCommand
-from hubtool.cli._options import dry_run_option, files_argument, force_option, output_option
+from hubtool.cli._options import dry_run_option, files_argument, force_option
 from hubtool.cli._output import Row, answer_each, row_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32", "f16": "F16", "f32": "F3
 @click.option(
     "--to", "to", required=True, metavar="DIALECT", help="kohya, diffusers, comfyui, peft or another dialect."
 )
-@output_option
+@click.option("-o", "--output", metavar="FILE|DIR", help="Where to write; beside each input if not given.")
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), help="Store the weights in this dtype.")
 @click.option("--architecture", metavar="A", help="Read the keys as this architecture's.")
 @click.option(
@@ -33,7 +33,7 @@ DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32", "f16": "F16", "f32": "F3
 @click.option("--strict", is_flag=True, help="Refuse files with tensors that are not understood.")
 @force_option
 @dry_run_option
-def command(files: tuple[Path, ...], to: str, output: Path | None, **options: object) -> None:
+def command(files: tuple[Path, ...], to: str, output: str | None, **options: object) -> None:
     """Rewrite adapters in another dialect, losslessly or saying what is lost.
 
     \b

@@ -38,6 +38,7 @@ class Fused:
     parts: tuple[str, ...]  # canonical paths
     rows: tuple[int, ...]  # rows of each part
     swapped: bool = False
+    partial: bool = False  # names only some rows of a larger module: split when read, never joined into
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def templates(id: str) -> list[str]:
     table = _read("architectures", id)
     rows = _list(table["modules"])
     names = [name for row in rows for name in (row[0], *row[2:])]
-    return [*names, *(row[0] for key in ("fused", "swapped") for row in _list(table.get(key, [])))]
+    return [*names, *(row[0] for key in ("fused", "partial", "swapped") for row in _list(table.get(key, [])))]
 
 
 @cache
@@ -177,10 +178,12 @@ def _module_rows(rows: object) -> tuple[Mapping[str, Shape], Mapping[str, str]]:
 
 
 def _fused_rows(table: dict[str, object], modules: Mapping[str, Shape]) -> Iterator[tuple[str, Fused]]:
-    for template, parts in _list(table.get("fused", [])):
-        columns = [expand(part) for part in parts]
-        for path, members in zip(expand(template), zip(*columns, strict=True), strict=True):
-            yield path, Fused(members, tuple(modules[member][0] for member in members))
+    for key in ("fused", "partial"):
+        for template, parts in _list(table.get(key, [])):
+            columns = [expand(part) for part in parts]
+            for path, members in zip(expand(template), zip(*columns, strict=True), strict=True):
+                rows = tuple(modules[member][0] for member in members)
+                yield path, Fused(members, rows, partial=key == "partial")
     for template, part in _list(table.get("swapped", [])):
         for path, member in zip(expand(template), expand(part), strict=True):
             yield path, Fused((member,), (modules[member][0],), swapped=True)

@@ -57,8 +57,9 @@ class Dialect:
         return spelling is not None and role in spelling.suffixes
 
     def spelling_of(self, component: Component) -> Spelling | None:
-        """The spelling that a component's keys are written in."""
-        return next((spelling for spelling in self.spellings if spelling.speaks_of(component)), None)
+        """The spelling that a component's keys are written in; None if they are only read."""
+        speaking = (spelling for spelling in self.spellings if spelling.speaks_of(component))
+        return next((spelling for spelling in speaking if spelling.respell is None), None)
 
     def written(self, architecture: Architecture) -> Mapping[ModuleRef, str]:
         """What is written before the suffix, for each module this dialect names."""

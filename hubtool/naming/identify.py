@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.naming.address import Component, ModuleRef
 from hubtool.naming.architecture import Architecture, Shape, architecture
-from hubtool.naming.dialect import Dialect, dialects
+from hubtool.naming.dialect import Dialect, dialect, dialects
 from hubtool.naming.outline import shortlist
 
 if TYPE_CHECKING:
@@ -153,6 +153,16 @@ def _suffixes(spelling: Spelling) -> frozenset[str]:
     return frozenset(suffix for row in spelling.suffixes.values() for suffix in row)
 
 
+def _own_share(candidate: Candidate) -> float:
+    """Share of the modules that are spelt as the dialect itself writes them."""
+    if not candidate.explained:
+        return 0.0
+    spoken = dialect(candidate.dialect)
+    own = [spoken.spelling_of(part) for part in Component]
+    hits = sum(meaning.spelling in own for meaning in candidate.explained.values())
+    return hits / len(candidate.explained)
+
+
 def _best_dialect(target: Architecture, groups: Sequence[Group], tensors: int) -> Candidate | None:
     candidates = []
     for spoken in dialects().values():
@@ -246,10 +256,10 @@ def _metadata_hint(target: Architecture, metadata: Mapping[str, str]) -> str:
     return ""
 
 
-def _order(candidate: Candidate, hint: str) -> tuple[float, float, bool, int, int]:
+def _order(candidate: Candidate, hint: str) -> tuple[float, float, bool, float, int, int]:
     target = architecture(candidate.architecture)
     untouched = len(target.modules) - len(candidate.explained)
-    return (-candidate.coverage, -candidate.fill, not hint, target.prior, untouched)
+    return (-candidate.coverage, -candidate.fill, not hint, -_own_share(candidate), target.prior, untouched)
 
 
 def _with_evidence(candidate: Candidate, hint: str) -> Candidate:

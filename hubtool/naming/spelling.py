@@ -41,6 +41,10 @@ class Spelling:
         """Whether it has keys for a component at all."""
         return bool(self.denoiser if component is Component.DENOISER else self.encoder)
 
+    def role_of(self, suffix: str) -> Role:
+        """What a suffix of this spelling means (`.scale` is not the same to all)."""
+        return _roles(self)[suffix]
+
     def glue(self, prefix: str, path: str) -> str:
         """Prefix and path as one string."""
         return prefix + (path if self.separator == "." else path.replace(".", self.separator))
@@ -58,6 +62,11 @@ class Spelling:
                 yield from (template.format(onetrainer=slot) for slot in encoder.onetrainer)
             else:
                 yield template.format(diffusers=encoder.diffusers, comfyui=encoder.comfyui)
+
+
+@lru_cache(maxsize=256)
+def _roles(spelling: Spelling) -> Mapping[str, Role]:
+    return {suffix: role for role, row in spelling.suffixes.items() for suffix in row}
 
 
 class Reader(NamedTuple):
@@ -85,7 +94,9 @@ def written(spelling: Spelling, architecture: Architecture, *, encoders: bool) -
         naming = architecture.kohya if spelling.naming == "kohya" else spelling.naming
         prefix = spelling.denoiser_prefixes(architecture)[0]
         for module, name in denoiser_names(architecture, naming):
-            yield module, spelling.glue(prefix, name)
+            fused = architecture.fused.get(module.path)
+            if not (fused and fused.partial):
+                yield module, spelling.glue(prefix, name)
         return
     for encoder in architecture.encoders.values():
         prefix = next(spelling.encoder_prefixes(encoder))

@@ -1,7 +1,8 @@
 """The arithmetic of an extraction, module by module: difference, factors, rounding, and what each cost in accuracy.
 
-Peak memory is one workspace per worker, as large as the largest module, and the factors; mapped files are let go of as soon
+Peak memory is one workspace per worker, as large as the module at hand, and the factors; mapped files are let go of as soon
 as a module is done. A worker computes with one thread: modules in parallel use two cores better than one module does.
+The largest modules come first: no worker is left with one at the end, and the workspaces shrink while the factors gather.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]  # bytes compared, bytes in all
 
 _STRIP = 1 << 17  # elements; two float32 strips fit a core's second-level cache
+_SAMPLE = 1 << 12
 _COMPARED = 1 << 20  # elements compared at once, so that a difference is found early
 #: Bits of the significand that are stored; a value's rounding error is relative to 2^-bits.
 _SIGNIFICAND: Mapping[str, int] = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
@@ -72,15 +74,13 @@ def extract_layers(
         NonFinite: NaN or infinity among the weights of a module.
         AdapterProblem: factors that the dtype cannot hold.
     """
-    # the largest first, so that no worker is left with a large one at the end
     order = sorted(range(len(pairs)), key=lambda index: (-pairs[index].size, index))
-    elements = max((prod(pair.base.tensor.shape) for pair in pairs), default=1)
     own = threading.local()
     results: list[Extracted | None] = [None] * len(pairs)
 
     def prepare() -> None:
         torch.set_num_threads(1)
-        own.workspace = Workspace(elements)
+        own.workspace = Workspace()
 
     def work(position: int) -> int:
         if position + workers < len(order):
@@ -129,10 +129,8 @@ def _extract(pair: Pair, workspace: Workspace, plan: Plan) -> Extracted | None:
 class Workspace:
     """Buffers that are reused: fresh ones of this size cost more in page faults than the difference itself."""
 
-    def __init__(self, elements: int) -> None:
-        dtype = svd.quick_dtype()
-        self._exact = torch.empty(elements)
-        self._quick = self._exact if dtype is torch.float32 else torch.empty(elements, dtype=dtype)
+    def __init__(self) -> None:
+        self._exact = self._quick = torch.empty(0)
         self._strip = torch.empty(_STRIP)
 
     def difference(self, pair: Pair) -> svd.Matrix | None:
@@ -145,13 +143,14 @@ class Workspace:
         if pair.base.scale == pair.tuned.scale and same_bytes(base, tuned):
             return None
         rows, columns = pair.shape[0], prod(pair.shape[1:])
+        self._fit(rows * columns)
         exact = self._exact[: rows * columns].view(rows, columns)
         quick = exact if self._quick is self._exact else self._quick[: rows * columns].view(rows, columns)
         base, tuned = base.reshape(rows, columns), tuned.reshape(rows, columns)
         norm = 0.0
         for part in _strips(rows, columns):
-            block = exact[part].copy_(tuned[part])
-            block.mul_(pair.tuned.scale).sub_(self._scratch(block).copy_(base[part]).mul_(pair.base.scale))
+            block = _scaled(exact[part].copy_(tuned[part]), pair.tuned.scale)
+            block.sub_(_scaled(self._scratch(block).copy_(base[part]), pair.base.scale))
             norm += svd.squared_norm(block)
             if quick is not exact:
                 quick[part] = block
@@ -159,10 +158,23 @@ class Workspace:
             _report_non_finite(pair, base, tuned)
         return svd.Matrix(exact, quick, norm)
 
+    def _fit(self, elements: int) -> None:
+        """Grow to the size needed; shrink where that halves it, which gives the memory back."""
+        if elements <= self._exact.numel() <= 2 * elements:
+            return
+        dtype = svd.quick_dtype()
+        self._exact = self._quick = torch.empty(0)  # before the new ones are made
+        self._exact = torch.empty(elements)
+        self._quick = self._exact if dtype is torch.float32 else torch.empty(elements, dtype=dtype)
+
     def _scratch(self, like: Tensor) -> Tensor:
         if like.numel() > self._strip.numel():  # a single row can be longer than a strip
             self._strip = torch.empty(like.numel())
         return self._strip[: like.numel()].view(like.shape)
+
+
+def _scaled(values: Tensor, scale: float) -> Tensor:
+    return values if scale == 1.0 else values.mul_(scale)
 
 
 def same_bytes(first: Tensor, second: Tensor) -> bool:
@@ -234,8 +246,8 @@ def _stored_error(matrix: svd.Matrix, found: svd.Truncation, up: Tensor, down: T
 
 
 def _expected_rounding(pair: Pair) -> float:
-    """The energy that rounding both weights to their dtypes makes, from the size of the first strip of values."""
-    sample = to_torch(pair.base.tensor).reshape(-1)[:_STRIP].float() * pair.base.scale
+    """The energy that rounding both weights to their dtypes makes, from the size of the first values."""
+    sample = to_torch(pair.base.tensor).reshape(-1)[:_SAMPLE].float() * pair.base.scale
     energy = float(sample.double().square().mean()) * prod(pair.shape)
     bits = [_SIGNIFICAND.get(weight.tensor.dtype, 23) for weight in (pair.base, pair.tuned)]
     return energy * _ROUNDING_SHARE * sum(4.0**-count for count in bits)
