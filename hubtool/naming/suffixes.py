@@ -121,7 +121,7 @@ _TABLES = (KOHYA, COMFYUI, PEFT, PEFT_NAMED, DIFFUSERS_LORA, DIFFUSERS_LINEAR_LA
 _KNOWN = frozenset(suffix for table in _TABLES for row in table.values() for suffix in row)
 _LONGEST = max(suffix.count(".") for suffix in _KNOWN)
 _ADAPTER_NAME = re.compile(
-    r"\.(lora_[AB]|lora_magnitude_vector|lora_embedding_[AB])\.(?!weight$|bias$)([A-Za-z_]\w*)(\.weight|\.bias)?$"
+    r"\.(lora_[AB]|lora_magnitude_vector|lora_embedding_[AB])\.(?!weight$|bias$)([^.]+)(\.weight|\.bias)?$"
 )
 
 
