@@ -108,7 +108,8 @@ def test_flux_with_fused_projections_and_swapped_halves(tmp_path, scales, outcom
     present = set(dict(transformer.named_modules()))
     target = adapter_for("flux1", []).architecture
     plain = [ModuleRef(Component.DENOISER, p) for p in target.original if p in present and len(target.modules[p]) > 1]
-    fused = [ModuleRef(Component.DENOISER, n) for n, f in target.fused.items() if set(f.parts) <= present]
+    whole = {name: fused for name, fused in target.fused.items() if not fused.partial}
+    fused = [ModuleRef(Component.DENOISER, name) for name, one in whole.items() if set(one.parts) <= present]
     source = adapter_for("flux1", [*plain, *fused], scales)
     write_adapter(tmp_path / "kohya.safetensors", source, "kohya")
     done = convert(tmp_path / "kohya.safetensors", "diffusers", tmp_path / "out.safetensors")
