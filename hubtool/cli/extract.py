@@ -12,6 +12,19 @@ from hubtool.cli._output import answer, row_of
 from hubtool.cli._progress import transfer_bars
 from hubtool.cli.convert import DTYPES
 
+_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """`60M`, `1.5GB`, `800000`: bytes."""
+    if value is None:
+        return None
+    text = value.upper().removesuffix("B")
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
+    if not number.replace(".", "", 1).isdigit():
+        raise click.BadParameter(f"{value!r} is no size; write it like 60M or 1.5G.")
+    return int(float(number) * _UNITS.get(unit, 1))
+
 
 @click.command(cls=HubtoolCommand)
 @click.argument("tuned", type=FILE, metavar="TUNED")
@@ -30,6 +43,12 @@ from hubtool.cli.convert import DTYPES
     "--energy", type=float, metavar="E", help="The smallest rank that holds this share (0 to 1) of each change."
 )
 @click.option("--threshold", type=float, metavar="T", help="Keep singular values greater than this.")
+@click.option(
+    "--max-size",
+    callback=_size,
+    metavar="S",
+    help="The best ranks for a file of at most this size, such as 60M or 1.5G.",
+)
 @click.option("--components", metavar="LIST", help="Only these parts, such as unet or clip_l,clip_g or text_encoders.")
 @click.option("--to", "dialect", default="kohya", show_default=True, metavar="DIALECT", help="Dialect of the keys.")
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), default="fp16", show_default=True, help="Dtype to store.")
@@ -47,8 +66,8 @@ from hubtool.cli.convert import DTYPES
 def command(tuned: Path, output: Path | None, report: Path | None, dtype: str, **options: object) -> None:
     """Extract a LoRA: the difference of two checkpoints, as nearly as its rank can hold it.
 
-    TUNED and BASE are safetensors checkpoints or diffusers folders, also one of each. With --energy or --threshold,
-    --rank is the most that a module may get.
+    TUNED and BASE are safetensors checkpoints or diffusers folders, also one of each. With --energy, --threshold
+    or --max-size, --rank is the most that a module may get.
 
     \b
     hubtool extract tuned.safetensors --base v1-5-pruned.safetensors -o style.safetensors

@@ -22,6 +22,7 @@ from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import write_safetensors
 from hubtool.naming.address import Role
 from hubtool.naming.dialect import dialect
+from hubtool.operations.extract_allocation import HEADROOM, even_rank, fit_to_size
 from hubtool.operations.extract_layers import Extracted, Plan, extract_layers, squared_change
 from hubtool.operations.extract_metadata import describe
 from hubtool.operations.extract_pairs import Comparison, Pair, compare
@@ -40,12 +41,13 @@ _NOISY = 0.25  # share of the change that rounding explains, from which on it is
 
 @dataclass(frozen=True, slots=True)
 class ExtractOptions:
-    """What to extract and how; at most one of `energy` and `threshold`, which `rank` then limits."""
+    """What to extract and how; at most one of `energy`, `threshold` and `max_size`, whose ranks `rank` then limits."""
 
     rank: int | None = None  # of linear layers and 1×1 convolutions; None: DEFAULT_RANK, or no limit
     conv_rank: int | None = None  # of larger convolutions; None: as `rank`; 0: no resnets and samplers at all
     energy: float | None = None  # smallest rank per module that holds this share of ‖ΔW‖²
     threshold: float | None = None  # keep singular values greater than this
+    max_size: int | None = None  # bytes of the file; ranks go where they hold the most energy per byte
     components: Sequence[str] = ()  # empty: all that both checkpoints hold
     dialect: str = "kohya"
     dtype: str = "F16"
@@ -120,9 +122,12 @@ def extract(tuned: Path, base: Path, output: Path, options: ExtractOptions | Non
     _check_dialect(comparison, pairs, options.dialect)
     layers: list[Extracted] = []
     if not options.dry_run:
-        plan = Plan(lambda pair: _rule(options, pair), options.dtype, options.method == "exact")
+        even = even_rank(pairs, options.dtype, options.max_size) if options.max_size is not None else DEFAULT_RANK
+        plan = Plan(lambda pair: _rule(options, pair, even), options.dtype, options.method == "exact")
         results = extract_layers(pairs, plan, options.workers or _workers(), options.progress)
         layers = [layer for layer in results if layer is not None]
+        if options.max_size is not None:
+            layers = fit_to_size(layers, options.max_size)
         if not layers:
             message = (
                 f"{tuned.name} and {base.name} are the same in all {len(pairs)} modules: there is nothing to extract."
@@ -136,8 +141,10 @@ def extract(tuned: Path, base: Path, output: Path, options: ExtractOptions | Non
 
 
 def _check(options: ExtractOptions, output: Path, inputs: Sequence[Path]) -> None:
-    if options.energy is not None and options.threshold is not None:
-        raise UsageProblem("`--energy` and `--threshold` both decide the rank.", hint="Give one of them.")
+    asked = [name for name in ("energy", "threshold", "max_size") if getattr(options, name) is not None]
+    if len(asked) > 1:
+        flags = " and ".join(f"`--{name.replace('_', '-')}`" for name in asked)
+        raise UsageProblem(f"{flags} each decide the ranks.", hint="Give one of them.")
     if options.energy is not None and not 0 < options.energy <= 1:
         raise UsageProblem(f"An energy is a share between 0 and 1, not {options.energy}.", hint="Try `--energy 0.9`.")
     if options.threshold is not None and not 0 < options.threshold < math.inf:
@@ -160,13 +167,15 @@ def _check_dialect(comparison: Comparison, pairs: Sequence[Pair], dialect_id: st
             spoken.base(target, pair.module)
 
 
-def _rule(options: ExtractOptions, pair: Pair) -> RankRule:
+def _rule(options: ExtractOptions, pair: Pair, even: int) -> RankRule:
+    """How many singular values a module keeps; `even` is the rank where nothing is said."""
     rank = options.conv_rank if pair.is_kernel and options.conv_rank is not None else options.rank
     if options.energy is not None:
         return EnergyRank(options.energy, rank or _NO_LIMIT)
     if options.threshold is not None:
         return ThresholdRank(options.threshold, rank or _NO_LIMIT)
-    return FixedRank(min(rank or DEFAULT_RANK, pair.shape[0], math.prod(pair.shape[1:])))
+    most = HEADROOM * even if options.max_size is not None else even
+    return FixedRank(min(rank or most, pair.shape[0], math.prod(pair.shape[1:])))
 
 
 def _workers() -> int:

@@ -12,7 +12,7 @@ import mmap
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,25 @@ class Extracted:
     squared_norm: float  # ‖ΔW‖²
     squared_error: float  # ‖ΔW − BA‖² with the stored factors
     rounding: float  # the part of ‖ΔW‖² that the rounding of both checkpoints is expected to make
-    method: str
+    energies: tuple[float, ...]  # σ² of each direction, descending
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """What one direction takes in the file."""
+        return (self.tensors[Role.UP].nbytes + self.tensors[Role.DOWN].nbytes) // self.rank
+
+    def cut(self, rank: int) -> Extracted:
+        """Only the first directions; what the others held becomes error."""
+        if rank >= self.rank:
+            return self
+        lost = sum(self.energies[rank:])
+        return replace(
+            self,
+            tensors=_cut(self.tensors, rank) if rank else {},
+            rank=rank,
+            squared_error=self.squared_error + lost if rank else self.squared_norm,
+            energies=self.energies[:rank],
+        )
 
 
 def extract_layers(
@@ -115,16 +133,27 @@ def _extract(pair: Pair, workspace: Workspace, plan: Plan) -> Extracted | None:
         found = svd.truncate(matrix, plan.rule(pair), exact=plan.exact)
         rank = found.up.shape[1]
         if not rank:
-            return Extracted(pair.module, {}, 0, matrix.squared_norm, matrix.squared_norm, rounding, found.method)
+            return Extracted(pair.module, {}, 0, matrix.squared_norm, matrix.squared_norm, rounding, ())
         up, down = (_stored(factor, plan.dtype, pair.module) for factor in (found.up, found.down))
         error = _stored_error(matrix, found, up, down)
         tensors = {
             Role.UP: from_torch(up.reshape(pair.shape[0], rank, *(1,) * len(pair.shape[2:]))),
             Role.DOWN: from_torch(down.reshape(rank, *pair.shape[1:])),
-            # bfloat16 has no 257; every reader takes any float
-            Role.ALPHA: scalar_tensor(rank, "F32" if plan.dtype == "BF16" else plan.dtype),
+            Role.ALPHA: _alpha(rank, plan.dtype),
         }
-        return Extracted(pair.module, tensors, rank, matrix.squared_norm, error, rounding, found.method)
+        energies = tuple(found.energies.tolist())
+        return Extracted(pair.module, tensors, rank, matrix.squared_norm, error, rounding, energies)
+
+
+def _alpha(rank: int, dtype: str) -> LazyTensor:
+    """alpha = rank: scale 1. bfloat16 has no 257, and every reader takes any float."""
+    return scalar_tensor(rank, "F32" if dtype == "BF16" else dtype)
+
+
+def _cut(tensors: Mapping[Role, LazyTensor], rank: int) -> dict[Role, LazyTensor]:
+    up = to_torch(tensors[Role.UP])[:, :rank].contiguous()
+    down = tensors[Role.DOWN].rows(0, rank)
+    return {Role.UP: from_torch(up), Role.DOWN: down, Role.ALPHA: _alpha(rank, down.dtype)}
 
 
 class Workspace:

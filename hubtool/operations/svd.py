@@ -138,6 +138,7 @@ class Truncation:
 
     up: Tensor  # (rows, rank), float32
     down: Tensor  # (rank, columns), float32
+    energies: Tensor  # squared singular values, descending, float64
     squared_error: float  # ‖A − up · down‖²
     method: str  # "randomized" or "exact"
 
@@ -310,8 +311,8 @@ def _projected(matrix: Matrix, left: Tensor, method: str) -> Truncation:
     for strip in _strips(wide):
         image[:, strip] = left.T @ wide[:, strip]
     energies, turn = torch.linalg.eigh((image @ image.T).double())
-    turn = turn.flip(1).float()
-    roots = energies.flip(0).clamp_min(0).sqrt().sqrt().float()  # √σ
+    energies, turn = energies.flip(0).clamp_min(0), turn.flip(1).float()
+    roots = energies.sqrt().sqrt().float()  # √σ
     roots[roots < 1e-6 * roots[:1]] = 0  # numerically no direction at all; it must not become 0 · ∞
     up = (left @ turn) * roots
     down = (turn.T @ image) * torch.where(roots > 0, 1 / roots, 0)[:, None]
@@ -320,7 +321,7 @@ def _projected(matrix: Matrix, left: Tensor, method: str) -> Truncation:
     error = matrix.squared_norm - float(energies.sum())
     if error < DIRECT * matrix.squared_norm:
         error = squared_distance(matrix, up, down)
-    return Truncation(up, down, error, method)
+    return Truncation(up, down, energies, error, method)
 
 
 def squared_distance(matrix: Matrix, up: Tensor, down: Tensor) -> float:

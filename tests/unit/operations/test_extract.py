@@ -280,6 +280,35 @@ def test_a_threshold_above_every_singular_value_of_a_module_leaves_it_out(tmp_pa
     assert found.skipped_unchanged == 0
 
 
+@pytest.mark.parametrize("max_size", [200_000, 400_000])
+def test_a_size_limit_is_kept_and_beats_equal_ranks_of_that_size(tmp_path: Path, max_size: int) -> None:
+    base = {module: weight.float() for module, weight in small_model().items()}
+    changed = tuned(base, rank=60, noise=1e-4)
+    for module in unet(ATTENTION, KERNEL):  # most of the change is in one place
+        changed[module] = base[module] + 5 * (changed[module] - base[module])
+    found = run(tmp_path, base, changed, max_size=max_size)
+    size = (tmp_path / "out.safetensors").stat().st_size
+    assert 0.8 * max_size < size <= max_size
+    deltas, wanted = written(tmp_path / "out.safetensors", base), changes(base, changed)
+    errors = [
+        float((wanted[m] - deltas[m]).square().sum() if m in deltas else wanted[m].square().sum()) for m in wanted
+    ]
+    assert found.relative_error is not None
+    assert found.relative_error**2 == pytest.approx(sum(errors) / sum(float(w.square().sum()) for w in wanted.values()))
+    even = max(1, round((found.rank.min + found.rank.max) / 2)) if found.rank else 1
+    while True:  # the largest equal rank that fits
+        equal = run(tmp_path, base, changed, rank=even, force=True)
+        if (tmp_path / "out.safetensors").stat().st_size <= max_size:
+            break
+        even -= 1
+    assert found.relative_error < (equal.relative_error or 1)
+
+
+def test_a_size_that_cannot_hold_rank_1_is_refused(tmp_path: Path, models: tuple[Weights, Weights]) -> None:
+    with pytest.raises(UsageProblem, match="6 modules do not fit into 5000 bytes"):
+        run(tmp_path, *models, max_size=5000)
+
+
 # ---------------------------------------------------------------- layouts and dtypes
 
 
@@ -457,7 +486,14 @@ def test_a_dialect_without_a_name_for_a_module_is_refused_before_the_work(
 
 @pytest.mark.parametrize(
     "options",
-    [{"energy": 0.0}, {"energy": 1.5}, {"rank": 0}, {"threshold": -1.0}, {"energy": 0.5, "threshold": 1.0}],
+    [
+        {"energy": 0.0},
+        {"energy": 1.5},
+        {"rank": 0},
+        {"threshold": -1.0},
+        {"energy": 0.5, "threshold": 1.0},
+        {"energy": 0.5, "max_size": 10**6},
+    ],
 )
 def test_options_that_cannot_be_meant_are_refused(
     tmp_path: Path, models: tuple[Weights, Weights], options: dict[str, float]
