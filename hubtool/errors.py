@@ -137,7 +137,7 @@ class UnsafePickle(FileProblem):
     """A pickle, which can run code when loaded."""
 
     code = "unsafe_file"
-    hint = "Ask the author for a .safetensors file, or use `hubtool convert --allow-pickle`."
+    hint = "Ask the author for a .safetensors file."
 
 
 class UnknownFormat(FileProblem):
@@ -271,7 +271,7 @@ class NeedsToken(HubProblem):
     """The hub wants a login."""
 
     code = "needs_token"
-    hint = "Create an API key on the hub's account page and set HUBTOOL_TOKEN, or run `hubtool login`."
+    hint = "Create an API key on the hub's account page and set HUBTOOL_TOKEN to it."
 
 
 class Forbidden(HubProblem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,10 @@ def test_nothing_unpickles():
     for path in SOURCES:
         text = path.read_text("utf-8")
         assert not [word for word in banned if word in text], path
+
+
+def test_hints_name_only_commands_that_exist():
+    known = {name for name, _ in every_command()}
+    for path in SOURCES:
+        for mention in re.findall(r"`hubtool ([a-z][a-z-]*)", path.read_text("utf-8")):
+            assert mention in known, f"{path}: {mention}"

@@ -190,7 +190,7 @@ def _refuse(path: Path, sources: _Sources) -> None:
         raise CheckpointProblem(
             path,
             f"{path.name} is a LoRA, not a checkpoint.",
-            hint="`extract` compares two full models; `hubtool resize` changes the rank of a LoRA.",
+            hint="`hubtool extract` compares two full models.",
         )
     raise CheckpointProblem(
         path,

@@ -68,7 +68,7 @@ CODES: Mapping[str, Meaning] = {
     "W_UNKNOWN_KEYS": Meaning("warning", "Tensors that mean nothing to any known tool.", "Harmless, but they are ignored."),
     "W_UNKNOWN_BLOCKS": Meaning("note", "Modules of a deeper or wider relative of the base model.", "They are ignored."),
     "W_UNSAFE_NAME": Meaning("warning", "A name that could harm a careless program.", "Do not use the file."),
-    "W_RANK_TOO_LARGE": Meaning("warning", "A rank above the layer's own.", "`hubtool resize` makes it smaller."),
+    "W_RANK_TOO_LARGE": Meaning("warning", "A rank above the layer's own.", "Harmless, but larger than it needs to be."),
     "W_DTYPE": Meaning("warning", "Integer weights without scales.", _EXPORT),
     # alphas
     "W_ALPHA_ZERO": Meaning("warning", "Alpha 0: the module has no effect.", _EXPORT),
@@ -78,8 +78,8 @@ CODES: Mapping[str, Meaning] = {
     "W_DIM_METADATA": Meaning("note", "The metadata states another rank than the tensors.", "The tensors win."),
     # metadata
     "W_BASE_MISMATCH": Meaning("warning", "The metadata names another base model than the keys.", "The tensors win."),
-    "W_HASH_METADATA": Meaning("note", "A hash in the metadata is not that of the tensors.", "`hubtool normalize` corrects it."),
-    "W_METADATA_SIZE": Meaning("warning", "More metadata than tools expect.", "`hubtool normalize` trims it."),
+    "W_HASH_METADATA": Meaning("note", "A hash in the metadata is not that of the tensors.", "The tensors win."),
+    "W_METADATA_SIZE": Meaning("warning", "More metadata than tools expect.", "Harmless, but slow."),
     # values
     "E_NONFINITE": Meaning("error", "NaN or infinity among the weights.", "Use an earlier epoch."),
     "W_ALL_ZERO": Meaning("warning", "All zeros: no effect.", "The file was saved before training."),
