@@ -38,6 +38,9 @@ class Full:
         diff = shapes.get(Role.DIFF) or shapes.get(Role.SET_WEIGHT)
         if diff:
             return Extent(diff[0], prod(diff[1:]))
+        modulation = shapes.get(Role.DIFF_MODULATION)
+        if modulation and len(modulation) > 1:
+            return Extent(modulation[-2], modulation[-1])
         bias = shapes.get(Role.DIFF_BIAS)
         return Extent(bias[0]) if bias else Extent()
 
