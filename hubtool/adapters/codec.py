@@ -90,8 +90,17 @@ def _decode_bases(target: Architecture, grouped: Grouped, best: Candidate) -> _D
             meanings |= more
             mixed += [spoken.id] * bool(more)
     rest = [group._replace(extent=Extent()) for group in groups if group.base not in meanings]
-    misnamed = explain(target, dialect(best.dialect), rest)
-    return _Decoded({**meanings, **misnamed}, tuple(mixed), tuple(base.module for base in misnamed.values()))
+    meanings |= explain(target, dialect(best.dialect), rest)
+    misfits = [
+        meanings[group.base].module
+        for group in groups
+        if group.base in meanings and not _fits(target, meanings[group.base].module, group.extent)
+    ]
+    return _Decoded(meanings, tuple(mixed), tuple(misfits))
+
+
+def _fits(target: Architecture, module: ModuleRef, extent: Extent) -> bool:
+    return any(extent.fits(shape) for shape in target.shapes(module))
 
 
 def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: Identification) -> Adapter:

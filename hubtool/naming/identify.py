@@ -175,8 +175,8 @@ def _best_dialect(target: Architecture, groups: Sequence[Group], tensors: int) -
 
 
 def _plausible(target: Architecture, spoken: Dialect, groups: Sequence[Group], share: float) -> bool:
-    """Whether a sample of the groups begins as the dialect's keys do, and at least `share` of it can be read."""
-    sample = groups[:: max(1, len(groups) // _SAMPLE)]
+    """Whether any group begins as the dialect's keys do, and at least `share` of a sample can be read."""
+    sample = groups[:: max(1, len(groups) // _SAMPLE)] if share else groups
     beginnings = _beginnings(spoken, target)
     if not any(group.base.startswith(beginnings) for group in sample):
         return False
