@@ -127,8 +127,10 @@ class Layer:
 
         return to_torch(self.tensors[role]).float()
 
-    def delta(self, shape: Shape) -> Tensor:
-        """The change of a weight of this shape at strength 1, float32; modifiers are not applied.
+    def delta(self, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """The change of a weight of this shape at strength 1, float32; DoRA and bias are not applied.
+
+        `base` is that weight, which OFT, BOFT, (IA)³, GLoRA and `set_weight` need.
 
         Raises:
             IncompleteModule: a tensor is missing.
@@ -139,7 +141,7 @@ class Layer:
         if kind is None or lacking:
             names = ", ".join(str(getattr(role, "value", role)) for role in lacking)
             raise IncompleteModule(self.base, f"{self.base} lacks {names}.")
-        return kind.delta(self, shape)
+        return kind.delta(self, shape, base)
 
     def without(self, *roles: Role) -> dict[Role, LazyTensor]:
         """Its tensors but those of the roles named."""

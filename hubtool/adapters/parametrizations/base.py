@@ -21,6 +21,10 @@ class Values(Protocol):
     """One module's tensors as arithmetic wants them."""
 
     @property
+    def alpha(self) -> float | None:
+        """The alpha tensor's value."""
+
+    @property
     def scale(self) -> float:
         """alpha / rank as the parametrization defines it."""
 
@@ -49,8 +53,8 @@ class Parametrization(Protocol):
     def extent(self, shapes: Shapes) -> Extent:
         """What the tensors say about the shape of the weight."""
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
-        """The change of a weight of this shape at strength 1, float32.
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """The change of a weight of this shape at strength 1, float32; `base` is that weight, if it is at hand.
 
         Raises:
             NotRepresentable: the change depends on the base weight.
@@ -62,6 +66,12 @@ def absent(shapes: Shapes, *needed: Role) -> tuple[Role, ...]:
     return tuple(role for role in needed if role not in shapes)
 
 
-def needs_arithmetic(id: str) -> NotRepresentable:
-    """The error of a family whose change is a function of the base weight."""
-    return NotRepresentable("", f"The change that {id} makes depends on the base weight.")
+def needed(base: Tensor | None, id: str) -> Tensor:
+    """The base weight in float32.
+
+    Raises:
+        NotRepresentable: it was not given, and the change is a function of it.
+    """
+    if base is None:
+        raise NotRepresentable("", f"The change that {id} makes depends on the base weight.")
+    return base.float()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, needs_arithmetic
+from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, needed
+from hubtool.errors import NotRepresentable
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -44,11 +45,13 @@ class Full:
         bias = shapes.get(Role.DIFF_BIAS)
         return Extent(bias[0]) if bias else Extent()
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
-        """The difference as it is."""
-        if not values.has(Role.DIFF):
-            raise needs_arithmetic(self.id)
-        return values.float(Role.DIFF).reshape(shape)
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """The difference as it is, or the new value less the base weight."""
+        if values.has(Role.DIFF):
+            return values.float(Role.DIFF).reshape(shape)
+        if values.has(Role.SET_WEIGHT):
+            return values.float(Role.SET_WEIGHT).reshape(shape) - needed(base, self.id).reshape(shape)
+        raise NotRepresentable("", "A change of the bias or a modulation alone leaves the weight as it is.")
 
 
 PARAMETRIZATION: Parametrization = Full()

@@ -1,4 +1,4 @@
-"""Generalized LoRA: W' = W + scale · (b1 @ b2 + W @ a1 @ a2); recognised, its change needs the base weight.
+"""Generalized LoRA: W' = W + scale · (b1 @ b2 + W @ a1 @ a2).
 
 Chavan et al. 2023 (arXiv:2306.07967). LyCORIS before 2.0 stored the transposed shapes, so no side is read off them.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent, needs_arithmetic
+from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent, needed
+from hubtool.errors import NotRepresentable
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -41,10 +42,23 @@ class GLoRA:
         del shapes
         return Extent()
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
-        """Needs the base weight."""
-        del values, shape
-        raise needs_arithmetic(self.id)
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """scale · (b1 @ b2 + W @ a1 @ a2); the order is turned round for files of the older layout.
+
+        Raises:
+            NotRepresentable: a Tucker core, which no published file has.
+        """
+        if values.has(Role.GLORA_BM):
+            raise NotRepresentable("", "GLoRA with a Tucker core cannot be computed.")
+        weight = needed(base, self.id).reshape(shape)
+        a, b = ((values.float(one), values.float(two)) for one, two in (_FACTORS[:2], _FACTORS[2:]))
+        if b[0].shape[0] != shape[0]:  # LyCORIS before 2.0: (rank, in), (in, rank), (rank, in), (out, rank)
+            a, b = (a[1], a[0]), (b[1], b[0])
+        mixed = a[0].flatten(1) @ a[1].flatten(1)  # (in, in)
+        through = weight.flatten(2).transpose(1, -1) @ mixed if len(shape) > 2 else weight @ mixed
+        if len(shape) > 2:
+            through = through.transpose(1, -1).reshape(shape)
+        return values.scale * ((b[0].flatten(1) @ b[1].flatten(1)).reshape(shape) + through)
 
 
 PARAMETRIZATION: Parametrization = GLoRA()

@@ -1,4 +1,4 @@
-"""(IA)³: W' = W · (1 + w) along one axis; recognised, its change needs the base weight.
+"""(IA)³: W' = W · (1 + w) along one axis.
 
 Liu et al. 2022 (arXiv:2205.05638). LyCORIS stores the difference from 1 in `.weight` with `.on_input` (an integer) beside it;
 PEFT stores the factor itself in `.ia3_l`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent, needs_arithmetic
+from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent, needed
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -41,10 +41,17 @@ class IA3:
         factors = shapes.get(Role.IA3_WEIGHT) or shapes.get(Role.IA3_L)
         return Extent(either=prod(factors)) if factors else Extent()
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
-        """Needs the base weight."""
-        del values, shape
-        raise needs_arithmetic(self.id)
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """W · w along its axis; w is the factor less 1."""
+        weight = needed(base, self.id).reshape(shape)
+        if values.has(Role.IA3_L):
+            factors = values.float(Role.IA3_L)
+            on_input = factors.shape[0] == 1 and shape[0] != 1
+            change = factors.flatten() - 1
+        else:
+            change, on_input = values.float(Role.IA3_WEIGHT).flatten(), bool(values.float(Role.IA3_ON_INPUT).item())
+        axis = 1 if on_input else 0
+        return weight * change.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
 PARAMETRIZATION: Parametrization = IA3()

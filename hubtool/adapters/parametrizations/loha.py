@@ -47,8 +47,9 @@ class LoHa:
             return Extent(first[1], second[1] * prod(core[2:]))
         return Extent(first[0], second[1])
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """scale · the element-wise product."""
+        del base
         first = _factor(values, Role.HADA_W1_A, Role.HADA_W1_B, Role.HADA_T1)
         second = _factor(values, Role.HADA_W2_A, Role.HADA_W2_B, Role.HADA_T2)
         return values.scale * (first * second).reshape(shape)

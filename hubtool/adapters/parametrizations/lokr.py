@@ -54,8 +54,9 @@ class LoKr:
             return Extent()
         return Extent(first[0] * second[0], first[1] * second[1])
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """scale · w1 ⊗ w2, in the weight's shape."""
+        del base
         first = values.float(Role.LOKR_W1) if values.has(Role.LOKR_W1) else _product(values, *_W1)
         second = values.float(Role.LOKR_W2) if values.has(Role.LOKR_W2) else _second(values)
         flat = second.reshape(second.shape[0], second.shape[1], -1)  # (o2, i2, kernel)

@@ -48,8 +48,9 @@ class LoRA:
         columns = prod(down[1:]) * prod(mid[2:] if mid else ()) if down and len(down) > 1 else None
         return Extent(up[0] if up else None, columns)
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """scale · up @ (mid ×) down, in the weight's shape."""
+        del base
         if values.has(Role.EMBEDDING_DOWN):
             product = values.float(Role.EMBEDDING_UP) @ values.float(Role.EMBEDDING_DOWN)
             return values.scale * product.T.reshape(shape)

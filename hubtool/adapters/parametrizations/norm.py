@@ -36,8 +36,9 @@ class Norm:
         weight = shapes.get(Role.NORM_WEIGHT) or shapes.get(Role.NORM_BIAS)
         return Extent(weight[0], 1) if weight else Extent()
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """The weight's change as it is."""
+        del base
         return values.float(Role.NORM_WEIGHT).reshape(shape)
 
 

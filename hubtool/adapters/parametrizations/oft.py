@@ -1,4 +1,4 @@
-"""Orthogonal fine-tuning, block-diagonal: W' = R · W with orthogonal blocks; recognised, its change needs the base weight.
+"""Orthogonal fine-tuning, block-diagonal: W' = R · W with orthogonal blocks.
 
 Qiu et al. 2023 (arXiv:2306.07280). `oft_blocks` is (blocks, b, b) with out = blocks · b; PEFT's `oft_R` holds strict upper
 triangles, (blocks, b(b−1)/2), and turns the input side.
@@ -6,9 +6,12 @@ triangles, (blocks, b(b−1)/2), and turns the input side.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, needs_arithmetic
+from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, needed
+from hubtool.adapters.rotations import rotations
+from hubtool.errors import NotRepresentable
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -42,10 +45,36 @@ class OFT:
         blocks = shapes.get(Role.OFT_BLOCKS) or shapes.get(Role.OFT_DIAG)
         return Extent(blocks[0] * blocks[1]) if blocks and len(blocks) == 3 else Extent()
 
-    def delta(self, values: Values, shape: Shape) -> Tensor:
-        """Needs the base weight."""
-        del values, shape
-        raise needs_arithmetic(self.id)
+    def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """Output rows turned block by block (Rᵀ · W) and rescaled, less W; PEFT's turn input columns (W · R).
+
+        Raises:
+            NotRepresentable: no base weight, the layout before `oft_blocks`, or PEFT's scaled variant.
+        """
+        weight = needed(base, self.id).reshape(shape[0], -1)
+        if values.has(Role.OFT_R) and not values.has(Role.OFT_SCALED):
+            return (_turned_inputs(values.float(Role.OFT_R), weight) - weight).reshape(shape)
+        if not values.has(Role.OFT_BLOCKS):
+            raise NotRepresentable("", "This layout of OFT cannot be computed.")
+        turns = rotations(values.float(Role.OFT_BLOCKS), (values.alpha or 0.0) * shape[0])
+        turned = turns.transpose(1, 2) @ weight.reshape(turns.shape[0], turns.shape[1], -1)
+        turned = turned.reshape(weight.shape)
+        if values.has(Role.RESCALE):
+            turned = turned * values.float(Role.RESCALE).reshape(-1, 1)
+        return (turned - weight).reshape(shape)
+
+
+def _turned_inputs(triangles: Tensor, weight: Tensor) -> Tensor:
+    """W · blockdiag(R), R from strict upper triangles read row by row (huggingface/peft tuners/oft/layer.py)."""
+    count, entries = triangles.shape
+    side = (1 + math.isqrt(1 + 8 * entries)) // 2
+    rows, columns = triangles.new_ones(side, side).triu(1).nonzero().T
+    upper = triangles.new_zeros(count, side, side)
+    upper[:, rows, columns] = triangles  # an upper triangle less its transpose is the skew matrix itself
+    if count * side != weight.shape[1]:  # one block shared by all
+        upper = upper.repeat(weight.shape[1] // side, 1, 1)
+    parts = weight.reshape(weight.shape[0], -1, 1, side) @ rotations(upper, 0.0)
+    return parts.reshape(weight.shape)
 
 
 PARAMETRIZATION: Parametrization = OFT()
