@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.grouping import layer_of
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import Role
-from hubtool.naming.architecture import architecture, architecture_ids
+from hubtool.naming.architecture import Architecture, architecture, architecture_ids
 from hubtool.naming.dialect import dialects
-from hubtool.naming.identify import explain
-from hubtool.naming.outline import known_outlines
+from hubtool.naming.identify import Group, explain
+from hubtool.naming.outline import known_outlines, shortlist
 from hubtool.naming.suffixes import split_key
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
@@ -133,13 +133,20 @@ def one_base_model(subject: Subject) -> Iterator[Problem]:
     if adapter is None:
         return
     rest = [group for group in subject.grouped.groups if _is_left(subject, group.base)]
-    for id in architecture_ids() if rest else ():
-        target = architecture(id)
-        found = {base for spoken in dialects().values() for base in explain(target, spoken, rest)}
-        if found and id != adapter.architecture.id:
-            message = f"{len(found)} modules belong to {target.title}, the others to {adapter.architecture.title}."
-            yield problem("E_MIXED_ARCH", message, min(found))
-            return
+    ids = shortlist([group.base for group in rest]) if rest else ()
+    if ids == architecture_ids():
+        return  # names that no architecture has
+    others = [architecture(id) for id in ids if id != adapter.architecture.id]
+    found = {target: _explained(target, rest) for target in others}
+    likeliest = min(found, key=lambda target: (-len(found[target]), target.prior), default=None)
+    if likeliest and found[likeliest]:
+        count, title = len(found[likeliest]), adapter.architecture.title
+        message = f"{count} modules belong to {likeliest.title}, the others to {title}."
+        yield problem("E_MIXED_ARCH", message, min(found[likeliest]))
+
+
+def _explained(target: Architecture, groups: list[Group]) -> set[str]:
+    return {base for spoken in dialects().values() for base in explain(target, spoken, groups)}
 
 
 def _is_left(subject: Subject, base: str) -> bool:
