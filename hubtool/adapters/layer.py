@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hubtool.errors import IncompleteModule
+from hubtool.errors import IncompleteModule, ShapeMismatch
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -134,6 +134,7 @@ class Layer:
 
         Raises:
             IncompleteModule: a tensor is missing.
+            ShapeMismatch: its factors do not multiply to this shape.
             NotRepresentable: the change depends on the base weight.
         """
         kind = self.parametrization
@@ -141,7 +142,11 @@ class Layer:
         if kind is None or lacking:
             names = ", ".join(str(getattr(role, "value", role)) for role in lacking)
             raise IncompleteModule(self.base, f"{self.base} lacks {names}.")
-        return kind.delta(self, shape, base)
+        try:
+            return kind.delta(self, shape, base)
+        except (RuntimeError, IndexError) as error:  # torch's words for sides that do not meet
+            sides = ", ".join(f"{role.value} {list(tensor.shape)}" for role, tensor in self.tensors.items())
+            raise ShapeMismatch(self.base, f"{self.base} does not give a change of {list(shape)}: {sides}.") from error
 
     def without(self, *roles: Role) -> dict[Role, LazyTensor]:
         """Its tensors but those of the roles named."""

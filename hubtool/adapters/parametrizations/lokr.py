@@ -43,8 +43,8 @@ class LoKr:
     def rank(self, shapes: Shapes) -> int | None:
         """Rank of `w2` if it is factorised, else of `w1`; None when both are whole."""
         for role in (Role.LOKR_W2_B, Role.LOKR_W1_B):
-            if role in shapes:
-                return shapes[role][0]
+            if factor := shapes.get(role):
+                return factor[0]
         return None
 
     def extent(self, shapes: Shapes) -> Extent:

@@ -42,8 +42,8 @@ class LoRA:
 
     def extent(self, shapes: Shapes) -> Extent:
         """Rows of `up`, columns of `down` times the core's kernel."""
-        if Role.EMBEDDING_DOWN in shapes and Role.EMBEDDING_UP in shapes:
-            return Extent(shapes[Role.EMBEDDING_DOWN][-1], shapes[Role.EMBEDDING_UP][0])
+        if (numbers := shapes.get(Role.EMBEDDING_DOWN)) and (width := shapes.get(Role.EMBEDDING_UP)):
+            return Extent(numbers[-1], width[0])
         up, down, mid = shapes.get(Role.UP), shapes.get(Role.DOWN), shapes.get(Role.MID)
         columns = prod(down[1:]) * prod(mid[2:] if mid else ()) if down and len(down) > 1 else None
         return Extent(up[0] if up else None, columns)
