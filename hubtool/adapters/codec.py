@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.adapters.adapter import Adapter
 from hubtool.adapters.grouping import Grouped, group_tensors
 from hubtool.adapters.layer import Layer
-from hubtool.adapters.recorded import recorded_scales
+from hubtool.adapters.recorded import config_beside, recorded_scales
 from hubtool.errors import KeyClash, NotAnAdapter, UnknownArchitecture
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
@@ -124,15 +125,16 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
                 continue
             layer[role] = tensor
             bases.setdefault(meaning.module, base)
-    scales = (
-        recorded_scales(target, file.metadata, tensors)
-        if best.dialect in {"diffusers", "peft", "diffusers-old"}
-        else {}
-    )
+    layers = {module: Layer(rows, bases[module]) for module, rows in tensors.items()}
+    metadata = file.metadata
+    if best.dialect in {"diffusers", "peft", "diffusers-old"}:
+        metadata = {**metadata, **(config_beside(file.path) if best.dialect == "peft" else {})}
+        scales = recorded_scales(target, metadata, layers)
+        layers = {module: replace(layer, recorded_scale=scales.get(module)) for module, layer in layers.items()}
     return Adapter(
         architecture=target,
-        layers={module: Layer(rows, bases[module], scales.get(module)) for module, rows in tensors.items()},
-        metadata=file.metadata,
+        layers=layers,
+        metadata=metadata,
         leftovers=leftovers,
         dialect=best.dialect,
         malformed=any(meaning.spelling.malformed for meaning in decoded.meanings.values()),

@@ -11,18 +11,23 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from hubtool.naming.address import Component, ModuleRef, Role
+from hubtool.adapters.patterns import Patterns
+from hubtool.naming.address import Component, ModuleRef
 
 if TYPE_CHECKING:
-    from hubtool.formats.tensor import LazyTensor, Shape
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hubtool.adapters.layer import Layer
+    from hubtool.formats.tensor import Shape
     from hubtool.naming.architecture import Architecture
 
 PEFT_KEY = "lora_adapter_metadata"
 OURS_KEY = "hubtool.alpha"
-_FIELDS = ("lora_alpha", "r", "rank_pattern", "alpha_pattern", "use_rslora")
+_FIELDS = ("lora_alpha", "alpha", "r", "rank_pattern", "alpha_pattern", "use_rslora")
+_MAX_CONFIG = 4_000_000  # bytes; a million patterns are no configuration
 
 
 class OriginalAlpha(NamedTuple):
@@ -43,24 +48,26 @@ def component_name(target: Architecture, component: Component) -> str:
 
 
 def recorded_scales(
-    target: Architecture, metadata: Mapping[str, str], tensors: Mapping[ModuleRef, Mapping[Role, LazyTensor]]
+    target: Architecture, metadata: Mapping[str, str], layers: Mapping[ModuleRef, Layer]
 ) -> dict[ModuleRef, float]:
     """The scale that diffusers applies to each module because of `lora_adapter_metadata`; empty without it.
 
-    alpha / r, or alpha / √r with `use_rslora`; patterns are PEFT's: a regular expression that must match the end of the
-    path from a dot on.
+    alpha / r, or alpha / √r with `use_rslora`. Patterns name modules as PEFT's do.
     """
     table = _json_object(metadata.get(PEFT_KEY, ""))
     found: dict[ModuleRef, float] = {}
-    for module, rows in tensors.items():
-        if Role.DOWN not in rows:
-            continue
-        config = _config(table, component_name(target, module.component))
-        paths = (module.path, module.path.removeprefix("text_model."))  # transformers >= 5.6 has no text_model level
-        alpha = _pattern_value(config.get("alpha_pattern"), paths, config.get("lora_alpha"))
-        rank = rows[Role.DOWN].shape[0]
-        if isinstance(alpha, (int, float)) and rank:
-            found[module] = alpha / math.sqrt(rank) if config.get("use_rslora") is True else alpha / rank
+    for component in {module.component for module in layers} if table else ():
+        config = _config(table, component_name(target, component))
+        patterns, general = Patterns(config.get("alpha_pattern")), config.get("lora_alpha", config.get("alpha"))
+        root = config.get("use_rslora") is True
+        for module, layer in layers.items():
+            rank = layer.rank
+            if module.component is not component or not rank:
+                continue
+            # transformers >= 5.6 has no text_model level
+            alpha = patterns.value(module.path.removeprefix("text_model."), patterns.value(module.path, general))
+            if isinstance(alpha, (int, float)):
+                found[module] = alpha / math.sqrt(rank) if root else alpha / rank
     return found
 
 
@@ -70,15 +77,15 @@ def _config(table: Mapping[str, object], component: str) -> dict[str, object]:
     return prefixed or {field: table[field] for field in _FIELDS if field in table}
 
 
-def _pattern_value(patterns: object, paths: Sequence[str], default: object) -> object:
-    if isinstance(patterns, Mapping):
-        for pattern, value in patterns.items():
-            try:
-                if any(re.match(rf"(.*\.)?({pattern})$", path) for path in paths):
-                    return value
-            except re.error:
-                continue  # PEFT would refuse the file; the module then keeps the general alpha
-    return default
+def config_beside(path: Path) -> dict[str, str]:
+    """`adapter_config.json`, which PEFT writes beside `adapter_model.safetensors`, in the form of header metadata.
+
+    Its `alpha` (LoHa, LoKr) or `lora_alpha` is nowhere in the file itself.
+    """
+    config = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not config.is_file() or config.stat().st_size > _MAX_CONFIG:
+        return {}
+    return {PEFT_KEY: config.read_text("utf-8", errors="replace")}
 
 
 def peft_record(target: Architecture, ranks: Mapping[ModuleRef, int], alphas: Mapping[ModuleRef, float]) -> str:

@@ -78,3 +78,41 @@ def test_a_raw_state_dict_keeps_its_adapter_name_and_is_read_all_the_same(tmp_pa
 
     ours = read_adapter(tmp_path / "raw.safetensors")
     assert (ours.dialect, ours.architecture.id, len(ours.layers), ours.leftovers) == ("peft", "sdxl", len(PATHS), {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "family"),
+    [
+        ("LoHaConfig", {"r": 4, "alpha": 2}, "loha"),
+        ("LoKrConfig", {"r": 4, "alpha": 2}, "lokr"),
+        ("LoKrConfig", {"r": 4, "alpha": 8, "decompose_both": True}, "lokr"),
+        ("LoraConfig", {"r": 4, "lora_alpha": 12, "alpha_pattern": {"attn2.to_k": 2}}, "lora"),
+        ("LoraConfig", {"r": 4, "lora_alpha": 8, "use_rslora": True, "rank_pattern": {"ff.net.2": 9}}, "lora"),
+        ("OFTConfig", {"oft_block_size": 32, "r": 0, "use_cayley_neumann": False}, "oft"),
+        ("IA3Config", {"feedforward_modules": []}, "ia3"),
+    ],
+)
+def test_every_family_that_peft_saves_is_read_to_pefts_own_change(tmp_path, kind, options, family):
+    """Scales of LoHa and LoKr stand in adapter_config.json alone."""
+    shapes = {path: adapter_for("sdxl", []).architecture.modules[path] for path in PATHS}
+    model = block(shapes)
+    if family in {"lora", "loha", "lokr"}:  # so that merging does not round their change away
+        model.requires_grad_(requires_grad=False)
+        for weight in model.parameters():
+            weight.zero_()
+    extra = {} if kind == "IA3Config" else {"init_weights": False}
+    extra = {"init_lora_weights": False} if kind == "LoraConfig" else extra
+    extra = {"init_ia3_weights": False} if kind == "IA3Config" else extra
+    wrapped = peft.get_peft_model(model, getattr(peft, kind)(target_modules=PATHS, **options, **extra))
+    wrapped.save_pretrained(tmp_path)
+
+    ours = read_adapter(tmp_path / "adapter_model.safetensors")
+    assert (ours.dialect, len(ours.layers), ours.leftovers) == ("peft", len(PATHS), {})
+    layers = {name.removeprefix("base_model.model."): layer for name, layer in wrapped.named_modules()}
+    for module, layer in ours.layers.items():
+        assert layer.parametrization is not None
+        assert layer.parametrization.id == family
+        base = layers[module.path].base_layer.weight.detach().clone()
+        layers[module.path].merge()
+        theirs = layers[module.path].base_layer.weight.detach() - base
+        assert error(theirs, layer.delta(shapes[module.path], base)) < 1e-5

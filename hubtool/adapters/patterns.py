@@ -1,0 +1,57 @@
+"""PEFT's `alpha_pattern` and `rank_pattern`: the first pattern that matches the end of a module's path, from a dot on.
+
+PEFT tries every pattern as a regular expression (huggingface/peft utils/other.py, get_pattern_key). Nearly all are plain names,
+which a table finds at once; expressions from a stranger's header that could take for ever are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+_PLAIN = re.compile(r"^\^?(?:[\w-]|\\?\.)+$")
+_NESTED = re.compile(r"[)\]}*+?][*+?{]|\)\s*[*+{]")  # a quantified group: exponential backtracking needs one
+_LONGEST = 300
+
+
+class _Entry(NamedTuple):
+    order: int
+    value: object
+
+
+class Patterns:
+    """Values by pattern, looked up by module path."""
+
+    def __init__(self, table: object) -> None:
+        """Take a JSON object; anything else holds no patterns."""
+        self._anchored: dict[str, _Entry] = {}
+        self._endings: dict[str, _Entry] = {}
+        self._expressions: list[tuple[re.Pattern[str], _Entry]] = []
+        rows = table.items() if isinstance(table, Mapping) else ()
+        for index, (pattern, value) in enumerate(rows):
+            self._add(str(pattern), _Entry(index, value))
+
+    def _add(self, pattern: str, entry: _Entry) -> None:
+        if _PLAIN.match(pattern):
+            literal = pattern.removeprefix("^").replace("\\.", ".")
+            (self._anchored if pattern.startswith("^") else self._endings).setdefault(literal, entry)
+            return
+        if len(pattern) > _LONGEST or _NESTED.search(pattern):
+            return
+        try:
+            self._expressions.append((re.compile(rf"(.*\.)?({pattern})$"), entry))
+        except re.error:
+            return  # PEFT would refuse the file; the module then keeps the general value
+
+    def value(self, path: str, default: object) -> object:
+        """The value of the first pattern that matches.
+
+        >>> Patterns({"attn.to_q": 8, "^proj_out": 4}).value("blocks.0.attn.to_q", 1)
+        8
+        """
+        parts = path.split(".")
+        endings = (self._endings.get(".".join(parts[i:])) for i in range(len(parts)))
+        found = [entry for entry in (self._anchored.get(path), *endings) if entry]
+        found += [entry for expression, entry in self._expressions if expression.match(path)]
+        return min(found).value if found else default
