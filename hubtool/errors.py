@@ -8,7 +8,7 @@ HubtoolError                  str(error) is one sentence; .hint is the next thin
 ├─ StorageProblem     (path)  the disk said no: full, read-only, gone
 ├─ FileProblem        (path)  FileMissing · NotRegularFile · BadHeader · TruncatedFile · UnsafePickle · UnknownFormat
 ├─ NamingProblem      (key)   UnknownDialect · UnknownArchitecture · AmbiguousArchitecture · KeyClash
-├─ AdapterProblem     (module) NotRepresentable · IncompleteModule · NotAnAdapter · NonFinite
+├─ AdapterProblem     (module) NotRepresentable · BrokenAdapter · NotAnAdapter · NonFinite
 ├─ CheckpointProblem  (path)  IncompatibleCheckpoints
 ├─ HubProblem         (url)   NotFound · NeedsToken · Forbidden · EarlyAccess · RateLimited · NetworkFailure · BadAnswer ·
 │                             HashMismatch · WrongFile · Offline · AmbiguousSpec · BadSpec · UnsafeAddress
@@ -204,10 +204,10 @@ class AdapterProblem(HubtoolError):
         self.module = module
 
 
-class IncompleteModule(AdapterProblem):
-    """A module lacks a tensor that its parametrization needs."""
+class BrokenAdapter(AdapterProblem):
+    """Tensors of a module are missing, or do not go together."""
 
-    code = "incomplete_module"
+    code = "broken_adapter"
     hint = "Run `hubtool validate` on the file for every problem at once."
 
 

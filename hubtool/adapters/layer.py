@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hubtool.errors import IncompleteModule, ShapeMismatch
+from hubtool.errors import BrokenAdapter
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -133,20 +133,19 @@ class Layer:
         `base` is that weight, which OFT, BOFT, (IA)³, GLoRA and `set_weight` need.
 
         Raises:
-            IncompleteModule: a tensor is missing.
-            ShapeMismatch: its factors do not multiply to this shape.
+            BrokenAdapter: a tensor is missing, or the factors do not multiply to this shape.
             NotRepresentable: the change depends on the base weight.
         """
         kind = self.parametrization
         lacking = kind.missing(self.shapes) if kind else ("everything",)
         if kind is None or lacking:
             names = ", ".join(str(getattr(role, "value", role)) for role in lacking)
-            raise IncompleteModule(self.base, f"{self.base} lacks {names}.")
+            raise BrokenAdapter(self.base, f"{self.base} lacks {names}.")
         try:
             return kind.delta(self, shape, base)
         except (RuntimeError, IndexError) as error:  # torch's words for sides that do not meet
             sides = ", ".join(f"{role.value} {list(tensor.shape)}" for role, tensor in self.tensors.items())
-            raise ShapeMismatch(self.base, f"{self.base} does not give a change of {list(shape)}: {sides}.") from error
+            raise BrokenAdapter(self.base, f"{self.base} does not give a change of {list(shape)}: {sides}.") from error
 
     def without(self, *roles: Role) -> dict[Role, LazyTensor]:
         """Its tensors but those of the roles named."""

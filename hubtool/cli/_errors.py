@@ -41,7 +41,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "truncated_file": (10, "the file ends too early"),
     "hash_mismatch": (10, "not the bytes the hub promised"),
     "wrong_file": (10, "a web page or archive instead of the file"),
-    "incomplete_module": (10, "a module lacks a tensor"),
+    "broken_adapter": (10, "tensors of a module are missing or do not go together"),
     "non_finite": (10, "NaN or infinity among the values"),
     "early_access": (11, "paid for now"),
     "not_convertible": (12, "the target cannot say this"),
