@@ -25,7 +25,14 @@ DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32", "f16": "F16", "f32": "F3
 @click.option("--dtype", type=click.Choice(sorted(DTYPES)), help="Store the weights in this dtype.")
 @click.option("--architecture", metavar="A", help="Read the keys as this architecture's.")
 @click.option(
-    "--parametrization", type=click.Choice(["lora"]), help="Allow rewriting as plain LoRA what the dialect cannot say."
+    "--parametrization", type=click.Choice(["lora"]), help="Rewrite LoHa, LoKr, Tucker cores and differences as LoRA."
+)
+@click.option("--rank", type=click.IntRange(1), metavar="N", help="Rank of modules rewritten as LoRA, at most.")
+@click.option(
+    "--energy",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="E",
+    help="Share of each rewritten change to keep (0 to 1).",
 )
 @click.option("--alpha", type=click.Choice(["auto", "keep", "fold", "record"]), default="auto", show_default=True,
               help="Where scales go if the dialect has no alpha: into the weights or into the metadata.")  # fmt: skip
@@ -40,6 +47,7 @@ def command(files: tuple[Path, ...], to: str, output: str | None, **options: obj
     hubtool convert style.safetensors --to comfyui
     hubtool convert style.safetensors --to diffusers -o converted/
     hubtool convert *.safetensors --to kohya -o kohya/ --dtype fp16
+    hubtool convert lokr.safetensors --to diffusers --parametrization lora --energy 0.99
     """
     from hubtool.cli._conversion import conversion_text, convert_options, output_for
     from hubtool.operations.convert import convert

@@ -45,7 +45,9 @@ class ConvertOptions:
     architecture: str | None = None  # overrides what identification says
     alpha: AlphaMode = "auto"
     dtype: str | None = None  # safetensors name such as "F16"
-    parametrization: str | None = None  # "lora": allow folding what the dialect cannot say into plain LoRA
+    parametrization: str | None = None  # "lora": rewrite other families, and what the dialect cannot say, as LoRA
+    rank: int | None = None  # of rewritten modules
+    energy: float | None = None  # share of each rewritten change that is kept
     strict: bool = False  # refuse files with tensors that were not understood
     hashes: bool = False
     force: bool = False
@@ -143,7 +145,8 @@ def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
     adapter = source
     if options.parametrization == "lora":
         adapter, folded = fold_tucker(adapter, to)
-        inexact |= folded
+        adapter, cut = _as_lora(adapter, options)
+        inexact |= {**folded, **cut}
     if options.dtype:
         adapter, rounded = recast(adapter, options.dtype)
         inexact |= rounded
@@ -153,6 +156,24 @@ def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
     adapter = with_alpha_tensors(fitted.adapter) if kept else without_alpha_tensors(fitted.adapter, alphas)
     inexact |= {**alphas.inexact, **(fitted.inexact or {})}
     return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact)
+
+
+def _as_lora(adapter: Adapter, options: ConvertOptions) -> tuple[Adapter, dict[ModuleRef, float]]:
+    """Modules of other families as LoRA.
+
+    Raises:
+        UsageProblem: there are some, and neither rank nor energy says how exact they shall be.
+    """
+    others = {kind.id for layer in adapter.layers.values() if (kind := layer.parametrization)} - {"lora", "norm"}
+    if not others:
+        return adapter, {}
+    from hubtool.operations.as_lora import rank_rule, rewrite_as_lora  # noqa: PLC0415  # needs torch
+
+    rule = rank_rule(options.rank, options.energy)
+    if rule is None:
+        message = f"Rewriting {', '.join(sorted(others))} as LoRA needs to know how exactly."
+        raise UsageProblem(message, hint="Give `--rank N`, or `--energy E` such as 0.99.")
+    return rewrite_as_lora(adapter, rule)
 
 
 def _check(source: Adapter, to: str, options: ConvertOptions) -> None:

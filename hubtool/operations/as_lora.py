@@ -1,0 +1,174 @@
+"""Rewrites LoKr, LoHa and plain differences as LoRA, each module at the best approximation of a rank or energy.
+
+Never through the whole weight where the factors say it all: the SVD of a Kronecker product is made of those of its
+factors (Van Loan 2000, "The ubiquitous Kronecker product"), and a Hadamard product of low-rank matrices is a product of
+their row-wise and column-wise Khatri–Rao products, at the product of the ranks (Hyeon-Woo et al. 2021, proposition 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from hubtool.adapters.tensors import TORCH_DTYPES, from_torch
+from hubtool.errors import NonFinite, NotRepresentable
+from hubtool.formats.tensor import scalar_tensor
+from hubtool.naming.address import ModuleRef, Role
+from hubtool.operations.svd import EnergyRank, FixedRank, Matrix, truncate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hubtool.adapters.adapter import Adapter
+    from hubtool.adapters.layer import Layer
+    from hubtool.operations.svd import RankRule
+
+#: Khatri–Rao factors are worth it up to this share of the smaller side; beyond, the whole weight is quicker.
+_KHATRI_RAO_SHARE = 8
+_KEPT = {Role.DIFF_BIAS}  # what a LoRA module may have beside its factors
+
+
+class Factors(NamedTuple):
+    """A change as left @ right, (rows, k) and (k, columns), or whole as left with `right` None."""
+
+    left: Tensor
+    right: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """A change as left · diag(values) · right, orthonormal sides, values descending; all or the largest of them."""
+
+    left: Tensor  # (rows, k)
+    values: Tensor  # (k), float64
+    right: Tensor  # (k, columns)
+    squared_norm: float  # of the whole change, cut values included
+    remainder: float = 0.0  # squared norm of what left · diag(values) · right lacks
+
+
+def rewrite_as_lora(adapter: Adapter, rule: RankRule) -> tuple[Adapter, dict[ModuleRef, float]]:
+    """Every module that is no LoRA as one; returns the relative error ‖ΔW − BA‖ / ‖ΔW‖ of each that was rewritten.
+
+    Raises:
+        NotRepresentable: a module's change depends on the base weight (OFT, BOFT, (IA)³, GLoRA, DoRA).
+        NonFinite: a module holds NaN or infinity.
+    """
+    layers, errors = dict(adapter.layers), {}
+    for module, layer in adapter.layers.items():
+        kind = layer.parametrization
+        if kind is None or kind.id in {"lora", "norm"} or _only_bias(layer):
+            continue
+        shape = adapter.architecture.shape(module)
+        if shape is None or kind.id not in {"lokr", "loha", "full"} or Role.MAGNITUDE in layer.tensors:
+            message = (
+                f"{layer.base} ({kind.id}) changes its weight in a way that no LoRA can say without the base model."
+            )
+            raise NotRepresentable(layer.base, message)
+        layers[module], errors[module] = _rewritten(layer, shape, rule)
+    return replace(adapter, layers=layers), errors
+
+
+def rank_rule(rank: int | None, energy: float | None) -> RankRule | None:
+    """The rule of `--rank` and `--energy`; with both, the rank is the upper limit."""
+    if energy is not None:
+        return EnergyRank(energy, rank or 1 << 30)
+    return FixedRank(rank) if rank is not None else None
+
+
+def _only_bias(layer: Layer) -> bool:
+    return layer.tensors.keys() <= _KEPT
+
+
+def _rewritten(layer: Layer, shape: tuple[int, ...], rule: RankRule) -> tuple[Layer, float]:
+    found = spectrum(layer, shape, rule)
+    if not torch.isfinite(found.values).all():
+        raise NonFinite(layer.base, f"{layer.base} holds NaN or infinity.")
+    energies = found.values.square()
+    count = rule.rank(energies, found.squared_norm, 0.0)
+    rank = max(1, min(count if count is not None else len(energies), len(energies)))
+    root = found.values[:rank].sqrt().to(found.left.dtype)
+    dtype = TORCH_DTYPES[next(t.dtype for role, t in layer.tensors.items() if t.shape and role not in _KEPT)]
+    up = (found.left[:, :rank] * root).to(dtype)
+    down = (root[:, None] * found.right[:rank]).to(dtype)
+    tensors = {role: tensor for role, tensor in layer.tensors.items() if role in _KEPT}
+    tensors[Role.UP] = from_torch(up.reshape(shape[0], rank, *(1,) * (len(shape) - 2)))
+    tensors[Role.DOWN] = from_torch(down.reshape(rank, *shape[1:]))
+    tensors[Role.ALPHA] = scalar_tensor(rank)
+    cut = float(energies[rank:].sum()) + found.remainder
+    error = (cut / found.squared_norm) ** 0.5 if found.squared_norm else 0.0
+    return replace(layer, tensors=tensors, recorded_scale=None), error
+
+
+def spectrum(layer: Layer, shape: tuple[int, ...], rule: RankRule) -> Spectrum:
+    """Singular values and vectors of a module's change, by the cheapest exact way its family has."""
+    kind = layer.parametrization
+    if kind and kind.id == "lokr":
+        return _kronecker(layer)
+    factors = _khatri_rao(layer, shape) if kind and kind.id == "loha" else None
+    if factors is not None and factors.right is not None:
+        return _of_product(factors.left, factors.right)
+    whole = layer.delta(shape).reshape(shape[0], -1)
+    matrix = Matrix.of(whole.contiguous())
+    if not matrix.squared_norm:
+        return Spectrum(whole[:, :1] * 0, torch.zeros(1, dtype=torch.float64), whole[:1] * 0, 0.0)
+    cut = truncate(matrix, rule)
+    values = cut.energies.sqrt()
+    root = values.sqrt().clamp_min(1e-30).to(cut.up.dtype)
+    return Spectrum(cut.up / root, values, cut.down / root[:, None], matrix.squared_norm, cut.squared_error)
+
+
+def _kronecker(layer: Layer) -> Spectrum:
+    """Every product of a singular value of `w1` with one of `w2`, largest first."""
+    one = _svd(_lokr_factor(layer, Role.LOKR_W1, (Role.LOKR_W1_A, Role.LOKR_W1_B)))
+    two = _svd(_lokr_factor(layer, Role.LOKR_W2, (Role.LOKR_W2_A, Role.LOKR_W2_B)))
+    products = (one.values[:, None] * two.values[None, :]).flatten() * abs(layer.scale)
+    order = products.argsort(descending=True)
+    order = order[products[order] > products[order[0]] * 1e-12] if float(products[order[0]]) else order[:1]
+    i, j = order // len(two.values), order % len(two.values)
+    left = (one.left[:, None, i] * two.left[None, :, j]).reshape(-1, len(order))
+    right = (one.right[i][:, :, None] * two.right[j][:, None, :]).reshape(len(order), -1)
+    sign = -1.0 if layer.scale < 0 else 1.0
+    return Spectrum(left * sign, products[order], right, float(products.square().sum()))
+
+
+def _lokr_factor(layer: Layer, whole: Role, pair: tuple[Role, Role]) -> Factors:
+    if layer.has(whole):
+        return Factors(layer.float(whole).flatten(1), None)
+    left, right = layer.float(pair[0]), layer.float(pair[1])
+    if whole is Role.LOKR_W2 and layer.has(Role.LOKR_T2):
+        core = layer.float(Role.LOKR_T2).flatten(2).permute(2, 0, 1)
+        return Factors((left.T @ core @ right).permute(1, 2, 0).flatten(1), None)
+    return Factors(left, right.flatten(1))
+
+
+def _svd(factors: Factors) -> Spectrum:
+    if factors.right is not None and factors.left.shape[1] < min(factors.left.shape[0], factors.right.shape[1]):
+        return _of_product(factors.left, factors.right)
+    whole = factors.left if factors.right is None else factors.left @ factors.right
+    left, values, right = torch.linalg.svd(whole, full_matrices=False)
+    return Spectrum(left, values.double(), right, float(values.double().square().sum()))
+
+
+def _of_product(left: Tensor, right: Tensor) -> Spectrum:
+    """The SVD of left @ right through QR of both and a small core; never the product itself."""
+    q1, r1 = torch.linalg.qr(left)
+    q2, r2 = torch.linalg.qr(right.T)
+    core, values, turned = torch.linalg.svd((r1 @ r2.T).double(), full_matrices=False)
+    return Spectrum(q1 @ core.to(q1.dtype), values, turned.to(q2.dtype) @ q2.T, float(values.square().sum()))
+
+
+def _khatri_rao(layer: Layer, shape: tuple[int, ...]) -> Factors | None:
+    """LoHa at the product of its ranks; None where that is so large that the whole weight is quicker."""
+    if layer.has(Role.HADA_T1):
+        return None
+    a1, b1 = layer.float(Role.HADA_W1_A), layer.float(Role.HADA_W1_B)
+    a2, b2 = layer.float(Role.HADA_W2_A), layer.float(Role.HADA_W2_B)
+    rank = a1.shape[1] * a2.shape[1]
+    if rank * _KHATRI_RAO_SHARE > min(shape[0], prod(shape[1:])):
+        return None
+    left = (a1[:, :, None] * a2[:, None, :]).flatten(1) * layer.scale
+    right = (b1[:, None, :] * b2[None, :, :]).reshape(rank, -1)
+    return Factors(left, right)
