@@ -7,6 +7,7 @@ their row-wise and column-wise Khatri–Rao products, at the product of the rank
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +41,7 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """A change as left · diag(values) · right, orthonormal sides, values descending; all or the largest of them."""
+    """The largest part of a change as left · diag(values) · right; orthonormal sides, values descending."""
 
     left: Tensor  # (rows, k)
     values: Tensor  # (k), float64
@@ -57,18 +58,28 @@ def rewrite_as_lora(adapter: Adapter, rule: RankRule) -> tuple[Adapter, dict[Mod
         NonFinite: a module holds NaN or infinity.
     """
     layers, errors = dict(adapter.layers), {}
-    for module, layer in adapter.layers.items():
-        kind = layer.parametrization
-        if kind is None or kind.id in {"lora", "norm"} or _only_bias(layer):
-            continue
-        shape = adapter.architecture.shape(module)
-        if shape is None or kind.id not in {"lokr", "loha", "full"} or Role.MAGNITUDE in layer.tensors:
-            message = (
-                f"{layer.base} ({kind.id}) changes its weight in a way that no LoRA can say without the base model."
-            )
-            raise NotRepresentable(layer.base, message)
-        layers[module], errors[module] = _rewritten(layer, shape, rule)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it brings
+    try:
+        for module, layer in adapter.layers.items():
+            found = _one(adapter, module, layer, rule)
+            if found is not None:
+                layers[module], errors[module] = found
+    finally:
+        torch.set_num_threads(threads)
     return replace(adapter, layers=layers), errors
+
+
+def _one(adapter: Adapter, module: ModuleRef, layer: Layer, rule: RankRule) -> tuple[Layer, float] | None:
+    """A module's LoRA and its error; None if it may stay as it is."""
+    kind = layer.parametrization
+    if kind is None or kind.id in {"lora", "norm"} or layer.tensors.keys() <= _KEPT:
+        return None
+    shape = adapter.architecture.shape(module)
+    if shape is None or kind.id not in {"lokr", "loha", "full"} or Role.MAGNITUDE in layer.tensors:
+        message = f"{layer.base} ({kind.id}) changes its weight in a way that no LoRA can say without the base model."
+        raise NotRepresentable(layer.base, message)
+    return _rewritten(layer, shape, rule)
 
 
 def rank_rule(rank: int | None, energy: float | None) -> RankRule | None:
@@ -78,60 +89,75 @@ def rank_rule(rank: int | None, energy: float | None) -> RankRule | None:
     return FixedRank(rank) if rank is not None else None
 
 
-def _only_bias(layer: Layer) -> bool:
-    return layer.tensors.keys() <= _KEPT
-
-
 def _rewritten(layer: Layer, shape: tuple[int, ...], rule: RankRule) -> tuple[Layer, float]:
     found = spectrum(layer, shape, rule)
-    if not torch.isfinite(found.values).all():
-        raise NonFinite(layer.base, f"{layer.base} holds NaN or infinity.")
-    energies = found.values.square()
-    count = rule.rank(energies, found.squared_norm, 0.0)
-    rank = max(1, min(count if count is not None else len(energies), len(energies)))
-    root = found.values[:rank].sqrt().to(found.left.dtype)
+    rank, root = len(found.values), found.values.sqrt().to(found.left.dtype)
     dtype = TORCH_DTYPES[next(t.dtype for role, t in layer.tensors.items() if t.shape and role not in _KEPT)]
-    up = (found.left[:, :rank] * root).to(dtype)
-    down = (root[:, None] * found.right[:rank]).to(dtype)
+    up, down = (found.left * root).to(dtype), (root[:, None] * found.right).to(dtype)
     tensors = {role: tensor for role, tensor in layer.tensors.items() if role in _KEPT}
     tensors[Role.UP] = from_torch(up.reshape(shape[0], rank, *(1,) * (len(shape) - 2)))
     tensors[Role.DOWN] = from_torch(down.reshape(rank, *shape[1:]))
     tensors[Role.ALPHA] = scalar_tensor(rank)
-    cut = float(energies[rank:].sum()) + found.remainder
-    error = (cut / found.squared_norm) ** 0.5 if found.squared_norm else 0.0
+    error = (found.remainder / found.squared_norm) ** 0.5 if found.squared_norm else 0.0
     return replace(layer, tensors=tensors, recorded_scale=None), error
 
 
 def spectrum(layer: Layer, shape: tuple[int, ...], rule: RankRule) -> Spectrum:
-    """Singular values and vectors of a module's change, by the cheapest exact way its family has."""
+    """The singular values that `rule` keeps, with their vectors, by the cheapest exact way the family has.
+
+    Raises:
+        NonFinite: NaN or infinity among the values.
+    """
     kind = layer.parametrization
     if kind and kind.id == "lokr":
-        return _kronecker(layer)
+        return _kronecker(layer, rule)
     factors = _khatri_rao(layer, shape) if kind and kind.id == "loha" else None
     if factors is not None and factors.right is not None:
-        return _of_product(factors.left, factors.right)
-    whole = layer.delta(shape).reshape(shape[0], -1)
-    matrix = Matrix.of(whole.contiguous())
+        whole = _of_product(factors.left, factors.right)
+        rank = _count(layer, whole.values, rule)
+        rest = float(whole.values[rank:].square().sum())
+        return Spectrum(whole.left[:, :rank], whole.values[:rank], whole.right[:rank], whole.squared_norm, rest)
+    return _of_weight(layer, layer.delta(shape).reshape(shape[0], -1).contiguous(), rule)
+
+
+def _of_weight(layer: Layer, weight: Tensor, rule: RankRule) -> Spectrum:
+    matrix = Matrix.of(weight)
+    if not math.isfinite(matrix.squared_norm):
+        raise _not_finite(layer)
     if not matrix.squared_norm:
-        return Spectrum(whole[:, :1] * 0, torch.zeros(1, dtype=torch.float64), whole[:1] * 0, 0.0)
+        return Spectrum(weight[:, :1] * 0, torch.zeros(1, dtype=torch.float64), weight[:1] * 0, 0.0)
     cut = truncate(matrix, rule)
     values = cut.energies.sqrt()
     root = values.sqrt().clamp_min(1e-30).to(cut.up.dtype)
     return Spectrum(cut.up / root, values, cut.down / root[:, None], matrix.squared_norm, cut.squared_error)
 
 
-def _kronecker(layer: Layer) -> Spectrum:
-    """Every product of a singular value of `w1` with one of `w2`, largest first."""
+def _count(layer: Layer, values: Tensor, rule: RankRule) -> int:
+    """How many of all singular values (descending) the rule keeps; at least one."""
+    energies = values.square()
+    total = float(energies.sum())
+    if not math.isfinite(total):
+        raise _not_finite(layer)
+    kept = rule.rank(energies, total, 0.0)
+    return max(1, min(len(values) if kept is None else kept, len(values)))
+
+
+def _not_finite(layer: Layer) -> NonFinite:
+    return NonFinite(layer.base, f"{layer.base} holds NaN or infinity.")
+
+
+def _kronecker(layer: Layer, rule: RankRule) -> Spectrum:
+    """The largest products of a singular value of `w1` with one of `w2`; vectors are made for those alone."""
     one = _svd(_lokr_factor(layer, Role.LOKR_W1, (Role.LOKR_W1_A, Role.LOKR_W1_B)))
     two = _svd(_lokr_factor(layer, Role.LOKR_W2, (Role.LOKR_W2_A, Role.LOKR_W2_B)))
-    products = (one.values[:, None] * two.values[None, :]).flatten() * abs(layer.scale)
-    order = products.argsort(descending=True)
-    order = order[products[order] > products[order[0]] * 1e-12] if float(products[order[0]]) else order[:1]
-    i, j = order // len(two.values), order % len(two.values)
-    left = (one.left[:, None, i] * two.left[None, :, j]).reshape(-1, len(order))
-    right = (one.right[i][:, :, None] * two.right[j][:, None, :]).reshape(len(order), -1)
+    products, order = ((one.values[:, None] * two.values[None, :]).flatten() * abs(layer.scale)).sort(descending=True)
+    rank = _count(layer, products, rule)
+    i, j = order[:rank] // len(two.values), order[:rank] % len(two.values)
+    left = (one.left[:, None, i] * two.left[None, :, j]).reshape(-1, rank)
+    right = (one.right[i][:, :, None] * two.right[j][:, None, :]).reshape(rank, -1)
+    energies = products.square()
     sign = -1.0 if layer.scale < 0 else 1.0
-    return Spectrum(left * sign, products[order], right, float(products.square().sum()))
+    return Spectrum(left * sign, products[:rank], right, float(energies.sum()), float(energies[rank:].sum()))
 
 
 def _lokr_factor(layer: Layer, whole: Role, pair: tuple[Role, Role]) -> Factors:
