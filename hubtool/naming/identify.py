@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _NUMBER = re.compile(r"\d+")
+ARCHITECTURE_KEY = "hubtool.architecture"  # metadata that our conversions leave where the new keys could be another's
 _HALF = 0.5
 _SAMPLE = 48  # groups looked at before tables are built
 
@@ -70,6 +71,7 @@ class Candidate:
     malformed: bool
     evidence: tuple[str, ...]
     explained: Mapping[str, Base]  # base → meaning, for the groups explained
+    hint: str = ""  # the metadata entry that names this architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _explanations(
         explained = _best_dialect(architecture(id), groups, tensors)
         if explained is not None and explained.coverage >= _HALF:
             remarked = replace(explained, evidence=(remark,) if remark else ())
-            found.append((remarked, _metadata_hint(architecture(id), metadata)))
+            found.append((remarked, metadata_hint(architecture(id), metadata)))
     return found
 
 
@@ -247,8 +249,10 @@ def _fill(target: Architecture, modules: set[ModuleRef]) -> float:
     return sum(sizes[key] == count for key, count in touched.items()) / len(touched) if touched else 0.0
 
 
-def _metadata_hint(target: Architecture, metadata: Mapping[str, str]) -> str:
+def metadata_hint(target: Architecture, metadata: Mapping[str, str]) -> str:
     """The metadata entry that names this architecture, as `key=value`; empty if none does."""
+    if ARCHITECTURE_KEY in metadata:
+        return f"{ARCHITECTURE_KEY}={target.id}" if metadata[ARCHITECTURE_KEY] == target.id else ""
     for key in ("modelspec.architecture", "ss_base_model_version"):
         value = metadata.get(key, "")
         if value and value.lower().startswith(tuple(hint.lower() for hint in target.hints)):
@@ -268,4 +272,4 @@ def _with_evidence(candidate: Candidate, hint: str) -> Candidate:
     evidence.append(f"{candidate.fill:.0%} of the touched module families complete")
     if hint:
         evidence.append(f"metadata: {hint}")
-    return replace(candidate, evidence=(*candidate.evidence, *evidence))
+    return replace(candidate, evidence=(*candidate.evidence, *evidence), hint=hint)

@@ -24,7 +24,10 @@ from hubtool.errors import AmbiguousArchitecture, NotRepresentable, UsageProblem
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.formats.tensor import FileBytes
+from hubtool.naming.address import Component, ModuleRef
+from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.dialect import dialect
+from hubtool.naming.identify import ARCHITECTURE_KEY, metadata_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 
     from hubtool.adapters.adapter import Adapter
     from hubtool.formats.tensor import LazyTensor
-    from hubtool.naming.address import ModuleRef
 
 #: Metadata that states a hash of the tensor bytes; true of the output only if its bytes are the input's.
 _BODY_HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
@@ -99,7 +101,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     _check(source, to, options)
     plan = _plan(source, to, options)
     tensors = encode(plan.adapter, to)
-    metadata = _metadata(plan.adapter.metadata, file, tensors)
+    metadata = _metadata(plan, file, tensors)
     sha256 = None
     if not options.dry_run:
         with atomic_output(output, force=options.force) as out:
@@ -137,6 +139,7 @@ class _Plan:
     split: int
     alpha: AlphaOutcome
     inexact: Mapping[ModuleRef, float]
+    certain: bool  # nothing but this architecture fits, or it was asked for
 
 
 def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
@@ -155,7 +158,8 @@ def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
     kept = alphas.outcome == "kept"
     adapter = with_alpha_tensors(fitted.adapter) if kept else without_alpha_tensors(fitted.adapter, alphas)
     inexact |= {**alphas.inexact, **(fitted.inexact or {})}
-    return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact)
+    certain = options.architecture is not None or not source.identification.ambiguous
+    return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact, certain)
 
 
 def _as_lora(adapter: Adapter, options: ConvertOptions) -> tuple[Adapter, dict[ModuleRef, float]]:
@@ -190,22 +194,39 @@ def _check(source: Adapter, to: str, options: ConvertOptions) -> None:
 
 
 def _check_candidates_agree(source: Adapter, to: str) -> None:
-    """Go on with tied candidates only if each would give every module the same name (the contract's rule)."""
-    from hubtool.naming.architecture import architecture  # noqa: PLC0415  # only for ambiguous files
-
-    candidates = source.identification.candidates
+    """Go on with tied candidates only if metadata name one, or each gives every module the same name (the contract's rule)."""
+    tied = source.identification.candidates
+    candidates = [candidate for candidate in tied if candidate.hint] or tied
     answers = []
     for candidate in candidates:
         target = architecture(candidate.architecture)
-        written = dialect(to).written(target)
-        answers.append({base: written.get(m.module, target.id) for base, m in candidate.explained.items()})
+        names = _names(target, to)
+        answers.append({base: names.get(m.module, target.id) for base, m in candidate.explained.items()})
     if any(answer != answers[0] for answer in answers[1:]):
         raise AmbiguousArchitecture([candidate.architecture for candidate in candidates])
 
 
-def _metadata(metadata: Mapping[str, str], file: SafetensorsFile, tensors: Mapping[str, LazyTensor]) -> dict[str, str]:
-    """The source's metadata; hashes of the tensor bytes only where those are still the same."""
-    kept = dict(metadata)
+def _names(target: Architecture, to: str) -> dict[ModuleRef, str]:
+    """What each module becomes part of, or is taken apart into, in a dialect."""
+    written = dialect(to).written(target)
+    names = dict(written)
+    for path, fused in target.fused.items():
+        whole, parts = (
+            ModuleRef(Component.DENOISER, path),
+            [ModuleRef(Component.DENOISER, part) for part in fused.parts],
+        )
+        if whole in written:
+            names |= {part: f"{written[whole]}[{i}]" for i, part in enumerate(parts) if part not in written}
+        elif all(part in written for part in parts):
+            names[whole] = " ".join(written[part] for part in parts)
+    return names
+
+
+def _metadata(plan: _Plan, file: SafetensorsFile, tensors: Mapping[str, LazyTensor]) -> dict[str, str]:
+    """The source's metadata and the architecture; hashes of the tensor bytes only where those are still the same."""
+    adapter, kept = plan.adapter, dict(plan.adapter.metadata)
+    if plan.certain and not metadata_hint(adapter.architecture, kept):
+        kept[ARCHITECTURE_KEY] = adapter.architecture.id
     if not _same_body(file, tensors):
         for key in _BODY_HASHES:
             kept.pop(key, None)
