@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 Shape = tuple[int, ...]
@@ -56,6 +56,15 @@ class MappedFile:
             self._map = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
         return memoryview(self._map)[start:stop]
 
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[bytes]:
+        """Bytes [start, stop) in copies of `size`: read, not mapped, so that a long pass stays small."""
+        for position in range(start, stop, size):
+            count = min(size, stop - position)
+            if hasattr(os, "pread"):
+                yield os.pread(self.descriptor, count, position)
+            else:
+                yield bytes(self.view(position, position + count))
+
     def forget(self, start: int, stop: int) -> None:
         """Give the pages of [start, stop) back to the kernel, so that a long pass stays small."""
         if self._map is None or not hasattr(self._map, "madvise"):
@@ -97,6 +106,13 @@ class LazyTensor:
         if isinstance(self.data, FileBytes):
             return self.data.file.view(self.data.start, self.data.stop)
         return (self.data() if callable(self.data) else memoryview(self.data)).cast("B")
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """The elements as raw bytes, `size` at a time."""
+        if isinstance(self.data, FileBytes):
+            return self.data.file.blocks(self.data.start, self.data.stop, size)
+        view = self.view()
+        return (bytes(view[start : start + size]) for start in range(0, len(view), size))
 
     def reshaped(self, shape: Shape) -> LazyTensor:
         """The same elements under another shape of equal size."""

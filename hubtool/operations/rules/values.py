@@ -7,7 +7,6 @@ A float is not finite when all bits of its exponent are set, so a scan for one o
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.formats.hashing import embedded_hash
@@ -18,29 +17,30 @@ from hubtool.operations.rules.modules import layers
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hubtool.adapters.layer import Layer
     from hubtool.formats.tensor import LazyTensor
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # a multiple of every element
 _TAIL_SHARE = 0.25  # of the body; trained tensors of zeros (fresh `up`) are smaller or spread
 #: Factors that are zero before training; the change is zero if all of one kind are.
 _ENDS = (Role.UP, Role.HADA_W2_A, Role.LOKR_W2, Role.LOKR_W2_B, Role.DIFF)
 
 
 class _Pattern(NamedTuple):
-    """Bytes of an element, from the most significant, that are all exponent ones when it is not finite."""
+    """Translations of an element's two most significant bytes: 1 where all bits of the exponent in it are set, else 0."""
 
     size: int
-    first: frozenset[int]
-    second: frozenset[int] | None = None
+    first: bytes
+    second: bytes | None = None
 
 
-def _with_bits(mask: int) -> frozenset[int]:
-    return frozenset(byte for byte in range(256) if byte & mask == mask)
+def _with_bits(mask: int) -> bytes:
+    return bytes(byte & mask == mask for byte in range(256))
 
 
+_MINUS_ZERO = bytes(byte == 0x80 for byte in range(256))  # what these two dtypes have for NaN
 _NOT_FINITE: Mapping[str, _Pattern] = {
     "F64": _Pattern(8, _with_bits(0x7F), _with_bits(0xF0)),
     "F32": _Pattern(4, _with_bits(0x7F), _with_bits(0x80)),
@@ -48,6 +48,9 @@ _NOT_FINITE: Mapping[str, _Pattern] = {
     "F16": _Pattern(2, _with_bits(0x7C)),
     "F8_E5M2": _Pattern(1, _with_bits(0x7C)),
     "F8_E4M3": _Pattern(1, _with_bits(0x7F)),
+    "F8_E4M3FNUZ": _Pattern(1, _MINUS_ZERO),
+    "F8_E5M2FNUZ": _Pattern(1, _MINUS_ZERO),
+    "C64": _Pattern(4, _with_bits(0x7F), _with_bits(0x80)),
 }
 
 
@@ -67,27 +70,15 @@ def finite(subject: Subject) -> Iterator[Problem]:
 def has_non_finite(tensor: LazyTensor) -> bool:
     """Whether any element is NaN or infinite; False for dtypes that have neither."""
     pattern = _NOT_FINITE.get(tensor.dtype)
-    if pattern is None:
-        return False
-    view = tensor.view()
-    step = _BLOCK - _BLOCK % pattern.size
-    try:
-        return any(_hit(bytes(view[i : i + step]), pattern) for i in range(0, len(view), step))
-    finally:
-        if isinstance(tensor.data, FileBytes):
-            tensor.data.file.forget(tensor.data.start, tensor.data.stop)
+    return pattern is not None and any(_hit(block, pattern) for block in tensor.blocks(_BLOCK))
 
 
 def _hit(block: bytes, pattern: _Pattern) -> bool:
-    high = block[pattern.size - 1 :: pattern.size]
-    harmless = bytes(byte for byte in range(256) if byte not in pattern.first)
-    if not high.translate(None, harmless):
-        return False
-    if pattern.second is None:
-        return True
-    below = block[pattern.size - 2 :: pattern.size]
-    suspects = re.finditer(b"[" + re.escape(bytes(sorted(pattern.first))) + b"]", high, re.DOTALL)
-    return any(below[found.start()] in pattern.second for found in suspects)
+    high = block[pattern.size - 1 :: pattern.size].translate(pattern.first)
+    if pattern.second is None or 1 not in high:
+        return 1 in high
+    below = block[pattern.size - 2 :: pattern.size].translate(pattern.second)
+    return int.from_bytes(high, "big") & int.from_bytes(below, "big") != 0  # all elements at once
 
 
 def not_all_zero(subject: Subject) -> Iterator[Problem]:
@@ -99,12 +90,12 @@ def not_all_zero(subject: Subject) -> Iterator[Problem]:
 
 def _is_zero(layer: Layer) -> bool:
     role = next(role for role in _ENDS if role in layer.tensors)
-    return all_zero(layer.tensors[role].view())
+    return all_zero(layer.tensors[role].blocks(_BLOCK))
 
 
-def all_zero(view: memoryview) -> bool:
+def all_zero(blocks: Iterable[bytes]) -> bool:
     """Whether there is no bit set."""
-    return not any(bytes(view[i : i + _BLOCK]).strip(b"\0") for i in range(0, len(view), _BLOCK))
+    return not any(block.strip(b"\0") for block in blocks)
 
 
 def zero_tail(subject: Subject) -> Iterator[Problem]:
@@ -112,7 +103,7 @@ def zero_tail(subject: Subject) -> Iterator[Problem]:
     file, body = subject.file.file, subject.file.size_bytes - subject.file.body_start
     start = subject.file.size_bytes - int(body * _TAIL_SHARE)
     ends = [t for t in subject.file.tensors.values() if isinstance(t.data, FileBytes) and t.data.start >= start]
-    if body > 4096 and len(ends) > 1 and all_zero(file.view(start, subject.file.size_bytes)):
+    if body > 4096 and len(ends) > 1 and all_zero(file.blocks(start, subject.file.size_bytes, _BLOCK)):
         yield problem("W_ZERO_TAIL", f"The last {body - (start - subject.file.body_start)} bytes are all zero.")
 
 
@@ -122,8 +113,8 @@ def stated_hash(subject: Subject) -> Iterator[Problem]:
     if stated is None or len(stated) != 64:
         return
     digest, file = hashlib.sha256(), subject.file
-    for start in range(file.body_start, file.size_bytes, _BLOCK):
-        digest.update(file.file.view(start, min(start + _BLOCK, file.size_bytes)))
+    for block in file.file.blocks(file.body_start, file.size_bytes, _BLOCK):
+        digest.update(block)
     if digest.hexdigest() != stated:
         yield problem(
             "W_HASH_METADATA", f"The metadata says {stated[:12]}…, the tensors hash to {digest.hexdigest()[:12]}…."
