@@ -23,7 +23,8 @@ from hubtool.formats.safetensors import write_safetensors
 from hubtool.naming.address import Role
 from hubtool.naming.dialect import dialect
 from hubtool.operations.extract_allocation import HEADROOM, even_rank, fit_to_size
-from hubtool.operations.extract_layers import Extracted, Plan, extract_layers, squared_change
+from hubtool.operations.extract_difference import Workspace
+from hubtool.operations.extract_layers import Extracted, Plan, extract_layers
 from hubtool.operations.extract_metadata import describe
 from hubtool.operations.extract_pairs import Comparison, Pair, compare
 from hubtool.operations.svd import EnergyRank, FixedRank, RankRule, ThresholdRank
@@ -248,7 +249,8 @@ def _layer(layer: Extracted) -> ExtractedLayer:
 
 def _change_beside(comparison: Comparison) -> dict[str, float]:
     """‖change‖² of everything that a LoRA does not carry, by name; only what did change."""
-    changes = {name: squared_change(base, tuned) for name, base, tuned in comparison.beside}
+    workspace = Workspace()
+    changes = {name: workspace.squared_change(base, tuned) for name, base, tuned in comparison.beside}
     return {name: change for name, change in changes.items() if change and math.isfinite(change)}
 
 

@@ -1,15 +1,13 @@
 """The arithmetic of an extraction, module by module: difference, factors, rounding, and what each cost in accuracy.
 
-Peak memory is one workspace per worker, as large as the module at hand, and the factors; mapped files are let go of as soon
-as a module is done. A worker computes with one thread: modules in parallel use two cores better than one module does.
-The largest modules come first: no worker is left with one at the end, and the workspaces shrink while the factors gather.
+Peak memory is one workspace per worker, as large as the module at hand, and the factors. A worker computes with one thread:
+modules in parallel use two cores better than one module does. The largest modules come first: no worker is left with one at
+the end, and the workspaces shrink while the factors gather.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -17,16 +15,17 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.tensors import TORCH_DTYPES, from_torch, to_torch
-from hubtool.errors import AdapterProblem, NonFinite
-from hubtool.formats.tensor import FileBytes, LazyTensor, scalar_tensor
+from hubtool.errors import AdapterProblem
+from hubtool.formats.tensor import LazyTensor, scalar_tensor
 from hubtool.naming.address import ModuleRef, Role
 from hubtool.operations import svd
+from hubtool.operations.extract_difference import Strips, Workspace, prefetch
 
 # after our own modules: hubtool.adapters.tensors says what to install where torch is missing
 import torch  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -34,9 +33,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]  # bytes compared, bytes in all
 
-_STRIP = 1 << 17  # elements; two float32 strips fit a core's second-level cache
-_SAMPLE = 1 << 12
-_COMPARED = 1 << 20  # elements compared at once, so that a difference is found early
+_SAMPLE = 1 << 12  # elements from which the size of a weight's values is estimated
 #: Bits of the significand that are stored; a value's rounding error is relative to 2^-bits.
 _SIGNIFICAND: Mapping[str, int] = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7, "F8_E4M3": 3, "F8_E5M2": 2}
 _ROUNDING_SHARE = 0.0451  # mean of (relative error · 2^bits)²: error uniform in half a unit, values log-uniform
@@ -103,7 +100,9 @@ def extract_layers(
 
     def work(position: int) -> int:
         if position + workers < len(order):
-            _prefetch(pairs[order[position + workers]])
+            upcoming = pairs[order[position + workers]]
+            prefetch(upcoming.base.tensor)
+            prefetch(upcoming.tuned.tensor)
         index = order[position]
         results[index] = _extract(pairs[index], own.workspace, plan)
         return pairs[index].size
@@ -125,11 +124,9 @@ def extract_layers(
 def _extract(pair: Pair, workspace: Workspace, plan: Plan) -> Extracted | None:
     with torch.inference_mode():
         matrix = workspace.difference(pair)
-        rounding = _expected_rounding(pair)
-        for weight in (pair.base, pair.tuned):
-            _forget(weight.tensor)
         if matrix is None or not matrix.squared_norm:
             return None
+        rounding = _expected_rounding(pair)
         found = svd.truncate(matrix, plan.rule(pair), exact=plan.exact)
         rank = found.up.shape[1]
         if not rank:
@@ -154,105 +151,6 @@ def _cut(tensors: Mapping[Role, LazyTensor], rank: int) -> dict[Role, LazyTensor
     up = to_torch(tensors[Role.UP])[:, :rank].contiguous()
     down = tensors[Role.DOWN].rows(0, rank)
     return {Role.UP: from_torch(up), Role.DOWN: down, Role.ALPHA: _alpha(rank, down.dtype)}
-
-
-class Workspace:
-    """Buffers that are reused: fresh ones of this size cost more in page faults than the difference itself."""
-
-    def __init__(self) -> None:
-        self._exact = self._quick = torch.empty(0)
-        self._strip = torch.empty(_STRIP)
-
-    def difference(self, pair: Pair) -> svd.Matrix | None:
-        """ΔW = tuned − base in float32, (out, in · kernel); None if the two are the same bytes.
-
-        Raises:
-            NonFinite: a value is NaN or infinite.
-        """
-        base, tuned = to_torch(pair.base.tensor), to_torch(pair.tuned.tensor)
-        if pair.base.scale == pair.tuned.scale and same_bytes(base, tuned):
-            return None
-        rows, columns = pair.shape[0], prod(pair.shape[1:])
-        self._fit(rows * columns)
-        exact = self._exact[: rows * columns].view(rows, columns)
-        quick = exact if self._quick is self._exact else self._quick[: rows * columns].view(rows, columns)
-        base, tuned = base.reshape(rows, columns), tuned.reshape(rows, columns)
-        norm = 0.0
-        for part in _strips(rows, columns):
-            block = _scaled(exact[part].copy_(tuned[part]), pair.tuned.scale)
-            block.sub_(_scaled(self._scratch(block).copy_(base[part]), pair.base.scale))
-            norm += svd.squared_norm(block)
-            if quick is not exact:
-                quick[part] = block
-        if not math.isfinite(norm):
-            _report_non_finite(pair, base, tuned)
-        return svd.Matrix(exact, quick, norm)
-
-    def _fit(self, elements: int) -> None:
-        """Grow to the size needed; shrink where that halves it, which gives the memory back."""
-        if elements <= self._exact.numel() <= 2 * elements:
-            return
-        dtype = svd.quick_dtype()
-        self._exact = self._quick = torch.empty(0)  # before the new ones are made
-        self._exact = _buffer(elements, torch.float32)
-        self._quick = self._exact if dtype is torch.float32 else _buffer(elements, dtype)
-
-    def _scratch(self, like: Tensor) -> Tensor:
-        if like.numel() > self._strip.numel():  # a single row can be longer than a strip
-            self._strip = torch.empty(like.numel())
-        return self._strip[: like.numel()].view(like.shape)
-
-
-def _buffer(elements: int, dtype: torch.dtype) -> Tensor:
-    """Fresh memory, in huge pages where the system has them: a quarter quicker to multiply, and hardly any page faults."""
-    memory = mmap.mmap(-1, max(elements, 1) * dtype.itemsize)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype)
-
-
-def _scaled(values: Tensor, scale: float) -> Tensor:
-    return values if scale == 1.0 else values.mul_(scale)
-
-
-def same_bytes(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors hold the same bits; stops at the first difference."""
-    if first.dtype != second.dtype or first.numel() != second.numel():
-        return False
-    numbers = (
-        torch.int64 if first.numel() * first.element_size() % 8 == 0 else torch.uint8
-    )  # float comparison denies NaN
-    a, b = (tensor.reshape(-1).view(numbers) for tensor in (first, second))
-    return all(torch.equal(a[i : i + _COMPARED], b[i : i + _COMPARED]) for i in range(0, a.numel(), _COMPARED))
-
-
-def squared_change(base: LazyTensor, tuned: LazyTensor) -> float:
-    """‖tuned − base‖² of any two tensors of equal shape, strip by strip."""
-    with torch.inference_mode():
-        first, second = to_torch(base).reshape(-1), to_torch(tuned).reshape(-1)
-        if same_bytes(first, second):
-            return 0.0
-        parts = (slice(start, start + _STRIP) for start in range(0, first.numel(), _STRIP))
-        return sum(svd.squared_norm((second[part].float() - first[part].float())[None]) for part in parts)
-
-
-def _strips(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _STRIP // max(columns, 1))
-    return (slice(start, start + step) for start in range(0, rows, step))
-
-
-def _report_non_finite(pair: Pair, base: Tensor, tuned: Tensor) -> None:
-    """Say which file it is.
-
-    Raises:
-        NonFinite: always.
-    """
-    finite = bool(torch.isfinite(base.float()).all())
-    which = "tuned model" if finite else "base model"
-    if finite and bool(torch.isfinite(tuned.float()).all()):
-        which = "difference"  # finite weights whose squares overflow
-    path = pair.module.path
-    raise NonFinite(path, f"The {which} holds NaN or infinity in {path} ({pair.module.component.value}).")
 
 
 def _stored(factor: Tensor, dtype: str, module: ModuleRef) -> Tensor:
@@ -285,22 +183,8 @@ def _stored_error(matrix: svd.Matrix, found: svd.Truncation, up: Tensor, down: T
 
 def _expected_rounding(pair: Pair) -> float:
     """The energy that rounding both weights to their dtypes makes, from the size of the first values."""
-    sample = to_torch(pair.base.tensor).reshape(-1)[:_SAMPLE].float() * pair.base.scale
-    energy = float(sample.double().square().mean()) * prod(pair.shape)
+    count = min(_SAMPLE, prod(pair.base.tensor.shape))
+    sample = Strips().read(pair.base.tensor, slice(0, count)).float() * pair.base.scale
+    energy = float(sample.double().square().mean()) * prod(pair.shape) if sample.numel() else 0.0
     bits = [_SIGNIFICAND.get(weight.tensor.dtype, 23) for weight in (pair.base, pair.tuned)]
     return energy * _ROUNDING_SHARE * sum(4.0**-count for count in bits)
-
-
-def _prefetch(pair: Pair) -> None:
-    """Ask the kernel to read ahead; where it can't, the first touch reads."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for weight in (pair.base, pair.tuned):
-        data = weight.tensor.data
-        if isinstance(data, FileBytes):
-            os.posix_fadvise(data.file.descriptor, data.start, data.stop - data.start, os.POSIX_FADV_WILLNEED)
-
-
-def _forget(tensor: LazyTensor) -> None:
-    if isinstance(tensor.data, FileBytes):
-        tensor.data.file.forget(tensor.data.start, tensor.data.stop)

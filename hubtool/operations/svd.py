@@ -232,7 +232,8 @@ def _krylov_basis(wide: Tensor, norm: float, rule: RankRule) -> Tensor | None:
         image = (block.T.to(wide.dtype) @ wide).float()  # (width, columns): the rows of the basis' image in A
         core = _bordered(core, images, image)
         images.append(image)
-        energies = torch.linalg.eigvalsh(core.double()).flip(0).clamp_min(0)
+        # float32 is enough: the core is a product in at most that, and where next to nothing is left out it is not the last word
+        energies = torch.linalg.eigvalsh(core).flip(0).double().clamp_min(0)
         rank = convergence.rank(energies)
         if rank is not None:
             break
@@ -246,8 +247,8 @@ def _krylov_basis(wide: Tensor, norm: float, rule: RankRule) -> Tensor | None:
         basis = torch.cat([basis, block], 1)
     if rank is None:
         return None
-    vectors = torch.linalg.eigh(core.double()).eigenvectors.flip(1)[:, :rank]
-    return _orthonormal(basis @ vectors.float())
+    vectors = torch.linalg.eigh(core).eigenvectors.flip(1)[:, :rank]
+    return _orthonormal(basis @ vectors)
 
 
 def _block_width(rank: int, side: int) -> int:
