@@ -26,7 +26,7 @@ from hubtool.operations.extract_allocation import HEADROOM, even_rank, fit_to_si
 from hubtool.operations.extract_difference import Workspace
 from hubtool.operations.extract_layers import Extracted, Plan, extract_layers
 from hubtool.operations.extract_metadata import describe
-from hubtool.operations.extract_pairs import Comparison, Pair, compare
+from hubtool.operations.extract_pairs import Comparison, Pair, as_named, compare
 from hubtool.operations.svd import EnergyRank, FixedRank, RankRule, ThresholdRank
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def extract(tuned: Path, base: Path, output: Path, options: ExtractOptions | Non
     options = options or ExtractOptions()
     _check(options, output, (tuned, base))
     comparison = compare(base, tuned, options.components)
-    pairs = [pair for pair in comparison.targets if options.conv_rank != 0 or not pair.is_convolutional]
+    pairs = as_named(comparison.targets, comparison.architecture, options.dialect)
+    pairs = [pair for pair in pairs if options.conv_rank != 0 or not pair.is_convolutional]
     _check_dialect(comparison, pairs, options.dialect)
     layers: list[Extracted] = []
     if not options.dry_run:
@@ -160,11 +161,11 @@ def _check(options: ExtractOptions, output: Path, inputs: Sequence[Path]) -> Non
 
 
 def _check_dialect(comparison: Comparison, pairs: Sequence[Pair], dialect_id: str) -> None:
-    """Fail before the work, not after it: every module has a name, or (fused ones) gets one when it is written."""
+    """Fail before the work, not after it: every module has a name, or (with halves swapped) gets one when it is written."""
     target, spoken = comparison.architecture, dialect(dialect_id)
-    fused = {part for row in target.fused.values() for part in row.parts}
+    swapped = {part for row in target.fused.values() if row.swapped for part in row.parts}
     for pair in pairs:
-        if pair.module.path not in fused:
+        if pair.module.path not in swapped:
             spoken.base(target, pair.module)
 
 
@@ -263,7 +264,9 @@ def _remarks(comparison: Comparison, beside: dict[str, float], rounding: float) 
             f"most of all {first}."
         )
     if rounding > _NOISY:
-        dtypes = sorted({weight.tensor.dtype for pair in comparison.targets for weight in (pair.base, pair.tuned)})
+        dtypes = sorted(
+            {weight.tensor.dtype for pair in comparison.targets for rows in pair.rows for weight in rows.weights}
+        )
         remarks.append(
             f"About {min(rounding, 1):.0%} of the difference is what rounding to {' and '.join(dtypes)} makes; "
             "checkpoints in higher precision would show the change itself."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hubtool.operations.extract_pairs import Pair
+    from hubtool.operations.extract_pairs import Pair, Rows
 
 _STRIP = 1 << 18  # elements: small enough for the caches, large enough that a system call each does not show
 
@@ -44,23 +44,29 @@ class Workspace:
             NonFinite: a value is NaN or infinite.
             StorageProblem: a file cannot be read to its end.
         """
-        if pair.base.scale == pair.tuned.scale and self.is_same(pair.base.tensor, pair.tuned.tensor):
+        if all(self._is_unchanged(rows) for rows in pair.rows):
             return None
-        rows, columns = pair.shape[0], prod(pair.shape[1:])
-        self._fit(rows * columns)
-        exact = self._exact[: rows * columns].view(rows, columns)
-        quick = exact if self._quick is self._exact else self._quick[: rows * columns].view(rows, columns)
-        step, norm = max(1, _STRIP // max(columns, 1)), 0.0
-        for start in range(0, rows, step):
-            part = slice(start, min(start + step, rows))
-            block = exact[part]
-            self._subtract(block, pair, slice(part.start * columns, part.stop * columns))
-            norm += svd.squared_norm(block)
-            if quick is not exact:
-                quick[part] = block
+        height, columns = pair.shape[0], prod(pair.shape[1:])
+        self._fit(height * columns)
+        exact = self._exact[: height * columns].view(height, columns)
+        quick = exact if self._quick is self._exact else self._quick[: height * columns].view(height, columns)
+        step, norm, done = max(1, _STRIP // max(columns, 1)), 0.0, 0
+        for rows in pair.rows:
+            count = prod(rows.base.tensor.shape) // columns
+            for start in range(0, count, step):
+                stop = min(start + step, count)
+                block = exact[done + start : done + stop]
+                self._subtract(block, rows, slice(start * columns, stop * columns))
+                norm += svd.squared_norm(block)
+                if quick is not exact:
+                    quick[done + start : done + stop] = block
+            done += count
         if not math.isfinite(norm):
             _report_non_finite(pair)
         return svd.Matrix(exact, quick, norm)
+
+    def _is_unchanged(self, rows: Rows) -> bool:
+        return rows.base.scale == rows.tuned.scale and self.is_same(rows.base.tensor, rows.tuned.tensor)
 
     def is_same(self, first: LazyTensor, second: LazyTensor) -> bool:
         """Whether two tensors hold the same bytes; stops at the first strip that differs."""
@@ -81,16 +87,16 @@ class Workspace:
         )
         return sum(svd.squared_norm(change[None]) for change in changes)
 
-    def _subtract(self, block: Tensor, pair: Pair, elements: slice) -> None:
+    def _subtract(self, block: Tensor, rows: Rows, elements: slice) -> None:
         """Fill a block with the difference of these elements."""
         if block.numel() > self._scratch.numel():  # a single row can be longer than a strip
             self._scratch = torch.empty(block.numel())
         other = self._scratch[: block.numel()].view(block.shape)
-        block.copy_(self._tuned.read(pair.tuned.tensor, elements).view(block.shape))
-        other.copy_(self._base.read(pair.base.tensor, elements).view(block.shape))
-        if pair.tuned.scale != 1.0 or pair.base.scale != 1.0:
-            block.mul_(pair.tuned.scale)
-            other.mul_(pair.base.scale)
+        block.copy_(self._tuned.read(rows.tuned.tensor, elements).view(block.shape))
+        other.copy_(self._base.read(rows.base.tensor, elements).view(block.shape))
+        if rows.tuned.scale != 1.0 or rows.base.scale != 1.0:
+            block.mul_(rows.tuned.scale)
+            other.mul_(rows.base.scale)
         block.sub_(other)
 
     def _fit(self, elements: int) -> None:
@@ -134,11 +140,11 @@ class Strips:
         return self._buffer[:size].view(dtype)
 
 
-def prefetch(tensor: LazyTensor) -> None:
+def prefetch(pair: Pair) -> None:
     """Ask the kernel to read ahead; where it can't, the first touch reads."""
-    data = tensor.data
-    if isinstance(data, FileBytes) and hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(data.file.descriptor, data.start, data.stop - data.start, os.POSIX_FADV_WILLNEED)
+    for data in (weight.tensor.data for rows in pair.rows for weight in rows.weights):
+        if isinstance(data, FileBytes) and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(data.file.descriptor, data.start, data.stop - data.start, os.POSIX_FADV_WILLNEED)
 
 
 def _parts(count: int) -> Iterator[slice]:
@@ -158,8 +164,11 @@ def _report_non_finite(pair: Pair) -> None:
         NonFinite: always.
     """
     which = "difference"  # finite weights whose squares overflow
-    for name, weight in (("base model", pair.base), ("tuned model", pair.tuned)):
-        if not bool(torch.isfinite(to_torch(weight.tensor).float()).all()):
+    for name, weights in (
+        ("base model", [rows.base for rows in pair.rows]),
+        ("tuned model", [rows.tuned for rows in pair.rows]),
+    ):
+        if not all(bool(torch.isfinite(to_torch(weight.tensor).float()).all()) for weight in weights):
             which = name
             break
     path = pair.module.path

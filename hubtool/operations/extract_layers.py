@@ -100,9 +100,7 @@ def extract_layers(
 
     def work(position: int) -> int:
         if position + workers < len(order):
-            upcoming = pairs[order[position + workers]]
-            prefetch(upcoming.base.tensor)
-            prefetch(upcoming.tuned.tensor)
+            prefetch(pairs[order[position + workers]])
         index = order[position]
         results[index] = _extract(pairs[index], own.workspace, plan)
         return pairs[index].size
@@ -183,8 +181,8 @@ def _stored_error(matrix: svd.Matrix, found: svd.Truncation, up: Tensor, down: T
 
 def _expected_rounding(pair: Pair) -> float:
     """The energy that rounding both weights to their dtypes makes, from the size of the first values."""
-    count = min(_SAMPLE, prod(pair.base.tensor.shape))
-    sample = Strips().read(pair.base.tensor, slice(0, count)).float() * pair.base.scale
+    base, tuned = pair.rows[0]
+    sample = Strips().read(base.tensor, slice(0, min(_SAMPLE, prod(base.tensor.shape)))).float() * base.scale
     energy = float(sample.double().square().mean()) * prod(pair.shape) if sample.numel() else 0.0
-    bits = [_SIGNIFICAND.get(weight.tensor.dtype, 23) for weight in (pair.base, pair.tuned)]
+    bits = [_SIGNIFICAND.get(weight.tensor.dtype, 23) for weight in (base, tuned)]
     return energy * _ROUNDING_SHARE * sum(4.0**-count for count in bits)

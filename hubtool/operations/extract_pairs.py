@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from hubtool.adapters.checkpoint import Checkpoint, Weight, read_checkpoint, same_extent
 from hubtool.errors import IncompatibleCheckpoints, UsageProblem
 from hubtool.naming.address import Component, ModuleRef
+from hubtool.naming.dialect import dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,13 +26,24 @@ if TYPE_CHECKING:
 _CONVOLUTIONAL = frozenset({"resnets", "downsamplers", "upsamplers"})
 
 
+class Rows(NamedTuple):
+    """Rows of a module's weight in both checkpoints."""
+
+    base: Weight
+    tuned: Weight
+
+    @property
+    def weights(self) -> tuple[Weight, Weight]:
+        """Both."""
+        return self.base, self.tuned
+
+
 class Pair(NamedTuple):
     """One module in both checkpoints."""
 
     module: ModuleRef
     shape: Shape  # as the architecture has it; a file may store a linear layer as a 1×1 convolution or the reverse
-    base: Weight
-    tuned: Weight
+    rows: tuple[Rows, ...]  # one after the other; more than one for a module that stacks several
 
     @property
     def is_kernel(self) -> bool:
@@ -46,7 +58,7 @@ class Pair(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes in both files."""
-        return self.base.tensor.nbytes + self.tuned.tensor.nbytes
+        return sum(weight.tensor.nbytes for rows in self.rows for weight in rows.weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,9 +187,27 @@ def _pair(base: Checkpoint, tuned: Checkpoint, module: ModuleRef) -> Pair:
     return Pair(
         module,
         shape if shape and same_extent(shape, stored) else stored,
-        base.weights[module],
-        tuned.weights[module],
+        (Rows(base.weights[module], tuned.weights[module]),),
     )
+
+
+def as_named(pairs: Sequence[Pair], target: Architecture, dialect_id: str) -> list[Pair]:
+    """The same weights by the modules that a dialect names: q, k and v as one where it only knows them stacked.
+
+    Factorised together they get the rank once, as the trainers of such models have it, not once each.
+    """
+    named = dialect(dialect_id).written(target)
+    found = {pair.module: pair for pair in pairs}
+    for name, fused in target.fused.items():
+        whole = ModuleRef(Component.DENOISER, name)
+        parts = [found.get(ModuleRef(Component.DENOISER, path)) for path in fused.parts]
+        members = [part for part in parts if part is not None and part.module not in named]
+        if whole in named and not fused.swapped and len(members) == len(parts):
+            rows = tuple(rows for part in members for rows in part.rows)
+            joined = Pair(whole, target.shape(whole) or (), rows)
+            # in the place of its first part, so that the order stays the architecture's
+            found = {m: joined if m == members[0].module else p for m, p in found.items() if p not in members[1:]}
+    return list(found.values())
 
 
 def _beside(

@@ -328,6 +328,26 @@ def test_a_linear_projection_is_compared_with_its_convolution(tmp_path: Path, mo
     assert read_adapter(tmp_path / "out.safetensors").layers[module].rank == 32
 
 
+def test_q_k_and_v_become_one_module_where_the_dialect_knows_them_stacked(tmp_path: Path) -> None:
+    base = write_sparse(tmp_path / "flux.safetensors", {"double_blocks.0.img_attn.qkv.weight": (9216, 3072)})
+    folder = tmp_path / "tuned" / "transformer"
+    folder.mkdir(parents=True)
+    parts = [f"transformer_blocks.0.attn.to_{part}.weight" for part in "qkv"]
+    changed = write_sparse(folder / "diffusion_pytorch_model.safetensors", dict.fromkeys(parts, (3072, 3072)))
+    rows = torch.randn(2, 3072).half()
+    with changed.open("r+b") as file:
+        for part, row, values in ((0, 5, rows[0]), (2, 7, rows[1])):
+            start = read_safetensors(changed).tensors[parts[part]].data.start  # type: ignore[union-attr]  # it lies in a file
+            file.seek(start + row * 3072 * 2)
+            file.write(values.numpy().tobytes())
+    extract(tmp_path / "tuned", base, tmp_path / "out.safetensors", ExtractOptions(rank=2))
+    adapter = read_adapter(tmp_path / "out.safetensors")
+    assert [layer.base for layer in adapter.layers.values()] == ["lora_unet_double_blocks_0_img_attn_qkv"]
+    delta = next(iter(adapter.layers.values())).delta((9216, 3072))
+    assert torch.allclose(delta[[5, 2 * 3072 + 7]], rows.float(), atol=5e-3)
+    assert int((delta.abs().amax(1) > 1e-3).sum()) == 2
+
+
 @pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.float16)])
 def test_dtypes_may_differ_between_the_two(tmp_path: Path, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
     base = {module: weight.to(dtypes[0]) for module, weight in small_model().items()}
