@@ -31,7 +31,7 @@ _MAX_UNICODE_BYTES = 16 << 20  # one emoji makes Python take four bytes for ever
 _LONG_HEADER_BYTES = 2 << 20  # from here on, all but a few MB must be text
 _MAX_STRINGS = 1_000_000
 _MAX_BARE_BYTES = 4 << 20  # brackets, commas and numbers: 40 bytes a tensor
-MAX_TENSORS = 100_000  # the largest real adapters have about 10,000
+MAX_TENSORS = 20_000  # LoKr's nine for each of the 1,370 modules of the largest model are 12,330; time grows with it
 MAX_DIMENSIONS = 64  # numpy and torch hold no more
 _ENTRY_FIELDS = {"dtype", "shape", "data_offsets"}
 _U63 = 1 << 63
@@ -280,6 +280,8 @@ def printable(text: str, limit: int = 120) -> str:
     >>> printable("a\\x1b[2Jb")
     'a�[2Jb'
     """
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

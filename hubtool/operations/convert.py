@@ -28,6 +28,7 @@ from hubtool.naming.address import Component, ModuleRef
 from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.dialect import dialect
 from hubtool.naming.identify import ARCHITECTURE_KEY, metadata_hint
+from hubtool.operations.validate import refuse_broken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,6 +92,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     Raises:
         FileProblem, NotAnAdapter, UnknownArchitecture: the input cannot be read as an adapter.
         AmbiguousArchitecture: several architectures fit and they would be spelt differently.
+        BrokenAdapter: validation finds an error in it.
         NotRepresentable: the dialect cannot say what the adapter holds; nothing was written.
         OutputExists, DiskFull, StorageProblem: from the disk.
     """
@@ -99,6 +101,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     file = read_safetensors(path)
     source = decode(file, architecture_id=options.architecture)
     _check(source, to, options)
+    refuse_broken(file, source)
     plan = _plan(source, to, options)
     tensors = encode(plan.adapter, to)
     metadata = _metadata(plan, file, tensors)

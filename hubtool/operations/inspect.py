@@ -100,7 +100,7 @@ def inspect(path: Path, *, hashes: bool = False, architecture: str | None = None
 def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: str | None = None) -> Inspection:
     """Describe an open file (see `inspect`)."""
     adapter = _adapter(file, architecture)
-    kind, what = _kind(file, adapter)
+    kind, what = kind_of(file, adapter)
     layers = list(adapter.layers.values()) if adapter else []
     candidates = adapter.identification.candidates if adapter else ()
     ranks = [rank for layer in layers if (rank := layer.rank)]
@@ -180,8 +180,8 @@ def _first(metadata: Mapping[str, str], *keys: str) -> str | None:
 # ---------------------------------------------------------------- kinds
 
 
-def _kind(file: SafetensorsFile, adapter: Adapter | None) -> tuple[str, str]:
-    """(kind of the contract, the same in words)."""
+def kind_of(file: SafetensorsFile, adapter: Adapter | None) -> tuple[str, str]:
+    """(kind of the contract, the same in words); `adapter` is what the file was read as, if anything."""
     keys = file.tensors
     if adapter is not None and 2 * len(adapter.leftovers) <= len(keys):
         return "adapter", "a LoRA-family adapter"

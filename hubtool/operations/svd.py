@@ -232,8 +232,7 @@ def _krylov_basis(wide: Tensor, norm: float, rule: RankRule) -> Tensor | None:
         image = (block.T.to(wide.dtype) @ wide).float()  # (width, columns): the rows of the basis' image in A
         core = _bordered(core, images, image)
         images.append(image)
-        # float32 is enough: the core is a product in at most that, and where next to nothing is left out it is not the last word
-        energies = torch.linalg.eigvalsh(core).flip(0).double().clamp_min(0)
+        energies = torch.linalg.eigvalsh(core.double()).flip(0).clamp_min(0)
         rank = convergence.rank(energies)
         if rank is not None:
             break
@@ -247,8 +246,8 @@ def _krylov_basis(wide: Tensor, norm: float, rule: RankRule) -> Tensor | None:
         basis = torch.cat([basis, block], 1)
     if rank is None:
         return None
-    vectors = torch.linalg.eigh(core).eigenvectors.flip(1)[:, :rank]
-    return _orthonormal(basis @ vectors)
+    vectors = torch.linalg.eigh(core.double()).eigenvectors.flip(1)[:, :rank]
+    return _orthonormal(basis @ vectors.float())
 
 
 def _block_width(rank: int, side: int) -> int:
@@ -263,9 +262,19 @@ def _next_block(wide: Tensor, basis: Tensor, image: Tensor) -> Tensor:
     bfloat16 would drown what the other columns have to say.
     """
     turned = torch.linalg.eigh(image @ image.T).eigenvectors.T @ image
-    block = (wide @ turned.T.to(wide.dtype)).float()
-    block = _orthonormal(block - basis @ (basis.T @ block))
-    return block - basis @ (basis.T @ block)  # what cancellation left of the basis
+    block = _orthonormal(_outside(basis, (wide @ turned.T.to(wide.dtype)).float()))
+    block = _outside(basis, block)  # what cancellation left of the basis
+    norms = torch.linalg.vector_norm(block, dim=0)
+    if float(norms.min()) > 0.5:
+        return block
+    # the others were rounding within the basis: A holds no more directions, and any new ones will do
+    new = _gaussian(block.shape[0], basis.shape[1] + block.shape[1], torch.float32)[:, basis.shape[1] :]
+    block = _orthonormal(_outside(basis, torch.where(norms > 0.5, block, new)))
+    return _orthonormal(_outside(basis, block))
+
+
+def _outside(basis: Tensor, block: Tensor) -> Tensor:
+    return block - basis @ (basis.T @ block)
 
 
 def _bordered(core: Tensor, images: list[Tensor], image: Tensor) -> Tensor:
@@ -311,12 +320,15 @@ def _projected(matrix: Matrix, left: Tensor, method: str) -> Truncation:
     image = torch.empty(left.shape[1], wide.shape[1])
     for strip in _strips(wide):
         image[:, strip] = left.T @ wide[:, strip]
-    energies, turn = torch.linalg.eigh((image @ image.T).double())
-    energies, turn = energies.flip(0).clamp_min(0), turn.flip(1).float()
-    roots = energies.sqrt().sqrt().float()  # √σ
-    roots[roots < 1e-6 * roots[:1]] = 0  # numerically no direction at all; it must not become 0 · ∞
-    up = (left @ turn) * roots
-    down = (turn.T @ image) * torch.where(roots > 0, 1 / roots, 0)[:, None]
+    turn = torch.linalg.eigh((image @ image.T).double()).eigenvectors.flip(1).float()
+    up, down = left @ turn, turn.T @ image
+    values = torch.linalg.vector_norm(
+        down, dim=1
+    )  # not the roots of the eigenvalues, where small ones drown in rounding
+    values, order = values.sort(descending=True)
+    roots = values.sqrt()
+    up, down = up[:, order] * roots, down[order] * torch.where(values > 1e-12 * values[:1], 1 / roots, 0)[:, None]
+    energies = values.double().square()
     if matrix.exact.shape[0] > matrix.exact.shape[1]:
         up, down = down.T, up.T
     error = matrix.squared_norm - float(energies.sum())

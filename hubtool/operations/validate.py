@@ -5,13 +5,15 @@ Verdicts: `ok`, `warning` (usable, but look), `broken`, `refused` (a pickle, no 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode
-from hubtool.adapters.grouping import group_tensors
+from hubtool.adapters.grouping import group_tensors, layer_of
 from hubtool.errors import (
     BadHeader,
+    BrokenAdapter,
     FileMissing,
     FileProblem,
     NotAnAdapter,
@@ -20,7 +22,7 @@ from hubtool.errors import (
     UnknownFormat,
 )
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
-from hubtool.operations.inspect import inspect_file
+from hubtool.operations.inspect import kind_of
 from hubtool.operations.rules import alphas, metadata, modules, values
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from hubtool.adapters.adapter import Adapter
+
+_MANY = 20  # findings of one code that are told one by one
 _QUICK_BYTES = 256 << 20  # values of files up to this size are looked at unasked: a fraction of a second
 _KINDS = {"checkpoint": "CHECKPOINT", "embedding": "EMBEDDING"}
 _WORDS = {"a VAE": "VAE", "a ControlNet": "CONTROLNET"}
@@ -58,7 +63,20 @@ def validate(path: Path, *, check_all_values: bool = False) -> Validation:
     except (FileProblem, StorageProblem) as error:
         return _judged(path, [_refusal(error)], values_checked=False)
     look = check_all_values or file.size_bytes <= _QUICK_BYTES
-    return _judged(path, list(_problems(file, values_too=look)), values_checked=look)
+    return _judged(path, _abridged(_problems(file, values_too=look)), values_checked=look)
+
+
+def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
+    """What has to hold before an adapter is rewritten: no finding of severity `error`. Values of large files are not looked at.
+
+    Raises:
+        BrokenAdapter: there is one.
+    """
+    subject = _subject(file, adapter)
+    rules = (*modules.RULES, *alphas.RULES, *((values.finite,) if file.size_bytes <= _QUICK_BYTES else ()))
+    for found in _run(rules, subject):
+        if found.severity == "error":
+            raise BrokenAdapter(found.key, found.message)
 
 
 def check_values(path: Path) -> list[Problem]:
@@ -67,19 +85,21 @@ def check_values(path: Path) -> list[Problem]:
     Raises:
         FileProblem: the file is no sound safetensors file.
     """
-    subject = _subject(read_safetensors(path))
-    return list(_run(values.RULES, subject))
+    file = read_safetensors(path)
+    return _abridged(_run(values.RULES, _subject(file, _adapter(file))))
 
 
 def _problems(file: SafetensorsFile, *, values_too: bool) -> Iterator[Problem]:
     if not file.tensors:
         yield problem("E_NO_TENSORS", f"{file.path.name} holds no tensors.")
         return
-    other = _other_kind(file)
-    if other:
-        yield other
+    adapter = _adapter(file)
+    kind, what = kind_of(file, adapter)
+    if kind != "adapter":
+        ending = _WORDS.get(what) or _KINDS.get(kind) or "OTHER"
+        yield problem(f"E_NOT_A_LORA_{ending}", f"{file.path.name} is {what}, not a LoRA.")
         return
-    subject = _subject(file)
+    subject = _subject(file, adapter)
     yield from _run((*modules.RULES, *alphas.RULES, *metadata.RULES), subject)
     if values_too:
         yield from _run(values.RULES, subject)
@@ -91,21 +111,29 @@ def _run(rules: Iterable[object], subject: Subject) -> Iterator[Problem]:
             yield from rule(subject)
 
 
-def _subject(file: SafetensorsFile) -> Subject:
+def _adapter(file: SafetensorsFile) -> Adapter | None:
     try:
-        adapter = decode(file)
+        return decode(file)
     except (UnknownArchitecture, NotAnAdapter):
-        adapter = None
-    return Subject(file, group_tensors(file.tensors), adapter)
-
-
-def _other_kind(file: SafetensorsFile) -> Problem | None:
-    """The finding that this is a sound file of another kind."""
-    found = inspect_file(file)
-    if found.kind == "adapter":
         return None
-    ending = _WORDS.get(found.what) or _KINDS.get(found.kind) or "OTHER"
-    return problem(f"E_NOT_A_LORA_{ending}", f"{file.path.name} is {found.what}, not a LoRA.")
+
+
+def _subject(file: SafetensorsFile, adapter: Adapter | None) -> Subject:
+    grouped = group_tensors(file.tensors)
+    named = adapter.layers.values() if adapter else (layer_of(base, rows) for base, rows in grouped.tensors.items())
+    return Subject(file, grouped, adapter, tuple(named))
+
+
+def _abridged(problems: Iterable[Problem]) -> list[Problem]:
+    """The first findings of each code, and how many more there are."""
+    told: list[Problem] = []
+    seen: Counter[str] = Counter()
+    for found in problems:
+        seen[found.code] += 1
+        if seen[found.code] <= _MANY:
+            told.append(found)
+    more = ((code, count - _MANY) for code, count in seen.items() if count > _MANY)
+    return told + [problem(code, f"There are {count} more findings like this.") for code, count in more]
 
 
 def _refusal(error: FileProblem | StorageProblem) -> Problem:

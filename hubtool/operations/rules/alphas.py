@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import Role
-from hubtool.operations.rules.modules import layers
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ _HUGE = 64  # times the rank; LoRA+ and rsLoRA stay below 16
 def numbers(subject: Subject) -> Iterator[Problem]:
     """Each alpha by itself; of many equal findings the first is told."""
     seen: set[str] = set()
-    for layer in layers(subject):
+    for layer in subject.layers:
         found = _judge(layer)
         if found and found.code not in seen:
             seen.add(found.code)
@@ -60,7 +59,7 @@ def against_metadata(subject: Subject) -> Iterator[Problem]:
     stated = (("ss_network_alpha", "W_ALPHA_METADATA", "alpha"), ("ss_network_dim", "W_DIM_METADATA", "rank"))
     for key, code, word in stated:
         value = _number(subject.file.metadata.get(key, ""))
-        found = {n for layer in layers(subject) if (n := _stored(layer, word)) is not None}
+        found = {n for layer in subject.layers if (n := _stored(layer, word)) is not None}
         if value and found and value not in found:
             there = ", ".join(f"{n:g}" for n in sorted(found)[:3])
             yield problem(code, f"The metadata says {key} {value:g}, the tensors {there}.", key)

@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.grouping import layer_of
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import Role
 from hubtool.naming.architecture import Architecture, architecture, architecture_ids
@@ -36,16 +35,9 @@ _PRODUCTS = (
 _INTEGERS = {"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"}
 
 
-def layers(subject: Subject) -> list[Layer]:
-    """Every module's layer, by the architecture's names or, where no architecture fits, by the keys alone."""
-    if subject.adapter:
-        return list(subject.adapter.layers.values())
-    return [layer_of(base, rows) for base, rows in subject.grouped.tensors.items()]
-
-
 def completeness(subject: Subject) -> Iterator[Problem]:
     """Missing partners, and strays that belong to nothing."""
-    for layer in layers(subject):
+    for layer in subject.layers:
         kind = layer.parametrization
         if kind is None:
             yield problem("W_ORPHAN_KEY", f"{printable(layer.base)} has only {_roles(layer.tensors)}.", layer.base)
@@ -60,7 +52,7 @@ def _roles(roles: object) -> str:
 
 def factors(subject: Subject) -> Iterator[Problem]:
     """Dimensions of factors, and whether they multiply."""
-    for layer in layers(subject):
+    for layer in subject.layers:
         shapes = layer.shapes
         flat = [role for role in _MATRICES & shapes.keys() if len(shapes[role]) < 2]
         for role in sorted(flat, key=lambda role: role.value):
@@ -161,13 +153,19 @@ def said_once(subject: Subject) -> Iterator[Problem]:
     for key in adapter.duplicates if adapter else ():
         code = "E_DUPLICATE_MODULE"
         yield problem(code, f"{printable(key)} names a tensor that another key names too.", key)
-    folded = Counter(unicodedata.normalize("NFC", key).casefold() for key in subject.file.tensors)
-    for key in subject.file.tensors:
-        if folded[unicodedata.normalize("NFC", key).casefold()] > 1:
-            yield problem(
-                "W_DUPLICATE_MODULE", f"{printable(key)} differs from another key only in its letters' form.", key
-            )
-            return
+    forms = {key: _form(key) for key in subject.file.tensors}
+    count = Counter(forms.values())
+    alike = next((key for key, form in forms.items() if count[form] > 1), None)
+    if alike is not None:
+        message = f"{printable(alike)} differs from another key only in its letters' form."
+        yield problem("W_DUPLICATE_MODULE", message, alike)
+
+
+def _form(key: str) -> str:
+    """What a key looks like. Of long ones only the case is folded: accents piled up take the square of their number in time."""
+    if len(key) > 128 or key.isascii():
+        return key.casefold()
+    return unicodedata.normalize("NFC", key).casefold()
 
 
 def dialect_rules(subject: Subject) -> Iterator[Problem]:
@@ -182,7 +180,8 @@ def dialect_rules(subject: Subject) -> Iterator[Problem]:
         )
     if adapter.malformed:
         yield problem("W_MALFORMED", f"Keys look like {adapter.dialect}'s but are not spelt as any tool spells them.")
-    unknown = [key for key in adapter.leftovers if key not in adapter.duplicates]
+    duplicates = set(adapter.duplicates)
+    unknown = [key for key in adapter.leftovers if key not in duplicates]
     blocks = _foreign_blocks(subject, unknown)
     if blocks:
         message = f"{len(blocks)} tensors are for blocks that {adapter.architecture.title} does not have."
@@ -221,7 +220,7 @@ def names(subject: Subject) -> Iterator[Problem]:
 
 def dtypes(subject: Subject) -> Iterator[Problem]:
     """Weights that are numbers."""
-    for layer in layers(subject):
+    for layer in subject.layers:
         for role in _MATRICES & layer.tensors.keys():
             dtype = layer.tensors[role].dtype
             if dtype == "BOOL":

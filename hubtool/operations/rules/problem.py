@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.grouping import Grouped
+    from hubtool.adapters.layer import Layer
     from hubtool.formats.safetensors import SafetensorsFile
 
 
@@ -104,6 +105,7 @@ class Subject:
     file: SafetensorsFile
     grouped: Grouped
     adapter: Adapter | None  # None where no architecture explains the keys
+    layers: tuple[Layer, ...]  # by the architecture's names or, where none fits, by the keys alone
 
 
 Rule = Callable[[Subject], Iterator[Problem]]

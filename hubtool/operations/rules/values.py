@@ -13,7 +13,6 @@ from hubtool.formats.hashing import embedded_hash
 from hubtool.formats.safetensors import printable
 from hubtool.formats.tensor import FileBytes
 from hubtool.naming.address import Role
-from hubtool.operations.rules.modules import layers
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _hit(block: bytes, pattern: _Pattern) -> bool:
 
 def not_all_zero(subject: Subject) -> Iterator[Problem]:
     """A file whose change is nothing."""
-    changing = [layer for layer in layers(subject) if any(role in layer.tensors for role in _ENDS)]
+    changing = [layer for layer in subject.layers if any(role in layer.tensors for role in _ENDS)]
     if changing and all(_is_zero(layer) for layer in changing):
         yield problem("W_ALL_ZERO", "Every module's last factor is zero: the file changes nothing.")
 
