@@ -21,6 +21,7 @@ from hubtool.adapters.blocks import (
     zeros,
 )
 from hubtool.adapters.layer import Layer
+from hubtool.adapters.metadata import read_json
 from hubtool.adapters.scaling import is_power_of_two, multiplied
 from hubtool.errors import NotRepresentable
 from hubtool.formats.tensor import LazyTensor, scalar_tensor
@@ -321,11 +322,14 @@ def _with_magnitude(joined: Layer, layers: Sequence[Layer | None]) -> Layer:
 
 
 def _read_record(metadata: Mapping[str, str]) -> dict[str, list[int] | str]:
-    try:
-        table = json.loads(metadata.get(RECORD_KEY, "{}"))
-    except (ValueError, RecursionError):
-        return {}  # written by a stranger; the zeros in the file decide
-    return table if isinstance(table, dict) else {}
+    """What an earlier conversion noted; rows that it cannot have written are left out, and the zeros in the file decide."""
+    table = read_json(metadata.get(RECORD_KEY))
+    rows = table.items() if isinstance(table, dict) else ()
+    return {name: note for name, note in rows if note == _SHARED or _is_partition(note)}
+
+
+def _is_partition(note: object) -> bool:
+    return isinstance(note, list) and all(type(rank) is int and rank >= 0 for rank in note)
 
 
 def _with_record(

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from hubtool.adapters.metadata import read_json, read_number
 from hubtool.adapters.patterns import Patterns
+from hubtool.formats.tensor import scalar_tensor
 from hubtool.naming.address import Component, ModuleRef
 
 if TYPE_CHECKING:
@@ -65,8 +68,9 @@ def recorded_scales(
             if module.component is not component or not rank:
                 continue
             # transformers >= 5.6 has no text_model level
-            alpha = patterns.value(module.path.removeprefix("text_model."), patterns.value(module.path, general))
-            if isinstance(alpha, (int, float)):
+            stated = patterns.value(module.path.removeprefix("text_model."), patterns.value(module.path, general))
+            alpha = read_number(stated)
+            if alpha is not None:
                 found[module] = alpha / math.sqrt(rank) if root else alpha / rank
     return found
 
@@ -152,25 +156,27 @@ def _names(row: Mapping[str, object]) -> list[str]:
 
 
 def _original(row: Mapping[str, object]) -> OriginalAlpha | None:
-    alpha, shape, folded = row.get("alpha"), row.get("shape"), row.get("folded")
-    if not isinstance(alpha, (int, float)) or not isinstance(shape, list) or not isinstance(folded, (int, float)):
+    alpha, folded = read_number(row.get("alpha")), read_number(row.get("folded"))
+    shape, dtype = row.get("shape"), str(row.get("dtype"))
+    if alpha is None or not folded or not isinstance(shape, list) or shape not in ([], [1], [1, 1]):
         return None
-    return OriginalAlpha(float(alpha), str(row.get("dtype")), tuple(int(side) for side in shape), float(folded))
+    original = OriginalAlpha(alpha, dtype, (1,) * len(shape), folded)
+    return original if _is_storable(original) else None
+
+
+def _is_storable(original: OriginalAlpha) -> bool:
+    """Whether a tensor of this dtype can hold exactly this number: what was read from one can, an edited record may not."""
+    try:
+        return scalar_tensor(original.alpha, original.dtype).scalar() == original.alpha
+    except (KeyError, ValueError, OverflowError, struct.error):
+        return False
 
 
 def _json_object(text: str) -> dict[str, object]:
-    value = _parse(text)
+    value = read_json(text)
     return value if isinstance(value, dict) else {}
 
 
 def _json_rows(text: str) -> list[dict[str, object]]:
-    value = _parse(text)
+    value = read_json(text)
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def _parse(text: str) -> object:
-    """JSON from a stranger's header; anything unreadable counts as absent."""
-    try:
-        return json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode
 from hubtool.adapters.grouping import group_tensors
+from hubtool.adapters.metadata import read_json
 from hubtool.errors import NotAnAdapter, UnknownArchitecture
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.naming.address import Role
@@ -37,6 +37,7 @@ _CONTROLNET_MARKS = (
 )
 _VAE_MARKS = ("decoder.up.", "decoder.up_blocks.", "decoder.conv_in.", "encoder.conv_in.", "post_quant_conv.")
 _EMBEDDING_KEYS = {"emb_params", "clip_l", "clip_g", "string_to_param", "t5xxl"}
+_LONGEST_WORDS = 20_000  # characters of trigger words
 _TRIGGER_KEYS = ("modelspec.trigger_phrase", "ss_trigger_words", "trigger_words", "instance_prompt")
 
 
@@ -212,19 +213,17 @@ def _marked(keys: Iterable[str], marks: tuple[str, ...]) -> bool:
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Trigger words that the header states outright, or the class tokens it was trained with; never frequent tags.
 
-    `ss_datasets` and `ss_dataset_dirs` are JSON of a trainer; kohya names folders `10_token class`.
+    `ss_datasets` is JSON of a trainer.
     """
     for key in _TRIGGER_KEYS:
-        if metadata.get(key, "").strip():
-            return tuple(dict.fromkeys(word.strip() for word in metadata[key].split(",") if word.strip()))
+        words = metadata.get(key, "")[:_LONGEST_WORDS].split(",")
+        if found := tuple(dict.fromkeys(word.strip() for word in words if word.strip())):
+            return found
     return tuple(dict.fromkeys(_class_tokens(metadata.get("ss_datasets", ""))))
 
 
 def _class_tokens(text: str) -> list[str]:
-    try:
-        datasets = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        return []  # a field of a stranger's header; the file is as good without it
+    datasets = read_json(text)
     rows = [row for row in datasets if isinstance(row, dict)] if isinstance(datasets, list) else []
     subsets = [subset for row in rows if isinstance(row.get("subsets"), list) for subset in row["subsets"]]
     tokens = [subset.get("class_tokens") for subset in subsets if isinstance(subset, dict)]
