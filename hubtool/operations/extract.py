@@ -27,7 +27,7 @@ from hubtool.operations.extract_difference import Workspace
 from hubtool.operations.extract_layers import Extracted, Plan, extract_layers
 from hubtool.operations.extract_metadata import describe
 from hubtool.operations.extract_pairs import Comparison, Pair, as_named, compare
-from hubtool.operations.svd import EnergyRank, FixedRank, RankRule, ThresholdRank
+from hubtool.operations.ranks import EnergyRank, FixedRank, RankRule, ThresholdRank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

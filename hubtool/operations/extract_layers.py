@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hubtool.operations.extract_pairs import Pair
+    from hubtool.operations.ranks import RankRule
 
     Progress = Callable[[int, int], None]  # bytes compared, bytes in all
 
@@ -43,7 +44,7 @@ _ROUNDING_SHARE = 0.0451  # mean of (relative error · 2^bits)²: error uniform 
 class Plan:
     """How every module is to be treated."""
 
-    rule: Callable[[Pair], svd.RankRule]
+    rule: Callable[[Pair], RankRule]
     dtype: str  # safetensors name of the stored factors
     exact: bool  # all eigenvectors in float64 instead of the randomized method
 

@@ -18,14 +18,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
+
+from hubtool.operations.ranks import FixedRank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+    from hubtool.operations.ranks import RankRule
 
 TOLERANCE = 1.5e-3  # stop when a step lowered the error by less than this share of it
 RANK_SHARE = 6  # from rank > side / RANK_SHARE on, all eigenvectors cost less than a Krylov basis
@@ -37,78 +41,6 @@ DIRECT = 1e-3  # share of ‖A‖² below which ‖A‖² − Σσ² loses digit
 _DOUBT = {torch.bfloat16: 1e-4, torch.float32: 1e-6}  # share of ‖A‖² by which Ritz values may be wrong
 _SMALL_SIDE = 64
 _STRIP = 1 << 18  # elements of a block that stays in the cache
-
-
-class RankRule(Protocol):
-    """Decides how many singular values to keep."""
-
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
-        """The rank, from squared singular values found so far (descending, float64); None if they do not decide it.
-
-        The values, and their sums, may be wrong by up to `doubt`.
-        """
-        ...
-
-    def expected(self, side: int) -> int:
-        """About how many will be kept, to choose a method and a block size."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class FixedRank:
-    """So many, or as many as there are."""
-
-    value: int
-
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
-        """The number itself."""
-        del squared_norm, doubt
-        return self.value if len(energies) >= self.value else None
-
-    def expected(self, side: int) -> int:
-        """The number itself, or all."""
-        return min(self.value, side)
-
-
-@dataclass(frozen=True, slots=True)
-class EnergyRank:
-    """The fewest whose squares sum to at least `share` of ‖A‖², but not more than `limit`."""
-
-    share: float
-    limit: int = 1 << 30
-
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
-        """The first sum that reaches the share."""
-        sums = torch.cumsum(energies, 0)
-        wanted = self.share * squared_norm
-        fewest, most = (int((sums + error < wanted).sum()) + 1 for error in (doubt, -doubt))
-        if len(energies) >= self.limit and fewest >= self.limit:
-            return self.limit
-        return fewest if fewest == most <= len(energies) else None
-
-    def expected(self, side: int) -> int:
-        """Unknown; a usual rank."""
-        return min(32, side, self.limit)
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdRank:
-    """All singular values greater than `value`, but not more than `limit`."""
-
-    value: float
-    limit: int = 1 << 30
-
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
-        """Certain once a value below the threshold was found and none is too near to it."""
-        del squared_norm
-        least, most = (int((energies > self.value**2 + error).sum()) for error in (doubt, -doubt))
-        if least >= self.limit:
-            return self.limit
-        return least if least == most < len(energies) else None
-
-    def expected(self, side: int) -> int:
-        """Unknown; a usual rank."""
-        return min(32, side, self.limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,8 +105,9 @@ def _randomized(matrix: Matrix, rule: RankRule) -> Truncation | None:
     """None if the rule cannot be decided this way."""
     for values in [matrix.quick] if matrix.quick is matrix.exact else [matrix.quick, matrix.exact]:
         left = _krylov_basis(_wide(values), matrix.squared_norm, rule)
-        if left is not None:
-            return _refined(matrix, left)
+        found = None if left is None else _refined(matrix, left)
+        if found is not None and rule.confirms(found.energies, matrix.squared_norm):
+            return found
     return None
 
 
@@ -229,7 +162,7 @@ def _krylov_basis(wide: Tensor, norm: float, rule: RankRule) -> Tensor | None:
     core = torch.empty(0, 0)
     convergence = _Convergence(rule, norm, _DOUBT[wide.dtype] * norm)
     while True:
-        image = (block.T.to(wide.dtype) @ wide).float()  # (width, columns): the rows of the basis' image in A
+        image = _image(block, wide)
         core = _bordered(core, images, image)
         images.append(image)
         energies = torch.linalg.eigvalsh(core.double()).flip(0).clamp_min(0)
@@ -250,6 +183,13 @@ def _krylov_basis(wide: Tensor, norm: float, rule: RankRule) -> Tensor | None:
     return _orthonormal(basis @ vectors.float())
 
 
+def _image(block: Tensor, wide: Tensor) -> Tensor:
+    """blockᵀ · A, (width, columns); where the block has to be rounded, what that did to its lengths is undone."""
+    rounded = block.to(wide.dtype)
+    image = (rounded.T @ wide).float()
+    return image if rounded is block else image / (rounded.float() * block).sum(0)[:, None]
+
+
 def _block_width(rank: int, side: int) -> int:
     """Half the rank was the quickest by measurement: narrower blocks take more steps, wider ones a larger basis."""
     return min(max(16, min(48, -(-rank // 16) * 8)), side)
@@ -261,7 +201,7 @@ def _next_block(wide: Tensor, basis: Tensor, image: Tensor) -> Tensor:
     The block is turned to its own singular directions first: with a dominant one in every column, the rounding of
     bfloat16 would drown what the other columns have to say.
     """
-    turned = torch.linalg.eigh(image @ image.T).eigenvectors.T @ image
+    turned = torch.linalg.eigh((image @ image.T).double()).eigenvectors.float().T @ image
     block = _orthonormal(_outside(basis, (wide @ turned.T.to(wide.dtype)).float()))
     block = _outside(basis, block)  # what cancellation left of the basis
     norms = torch.linalg.vector_norm(block, dim=0)

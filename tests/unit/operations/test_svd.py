@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hubtool.operations import svd
-from hubtool.operations.svd import EnergyRank, FixedRank, Matrix, ThresholdRank, truncate
+from hubtool.operations.ranks import EnergyRank, FixedRank, ThresholdRank
+from hubtool.operations.svd import Matrix, truncate
 
 SHAPES = [(192, 192), (448, 192), (192, 864)]
 
@@ -110,6 +111,15 @@ def test_the_same_matrix_gives_the_same_bits_every_time() -> None:
     first, second = (truncate(Matrix.of(values), FixedRank(16)) for _ in range(2))
     assert torch.equal(first.up, second.up)
     assert torch.equal(first.down, second.down)
+
+
+@pytest.mark.parametrize("shape", [(1280, 1600), (1600, 1280)])
+def test_a_matrix_with_a_few_rows_that_are_not_zero_comes_back_whole(shape: tuple[int, int]) -> None:
+    values = torch.zeros(shape)
+    values[:3] = torch.randn(3, shape[1], generator=torch.Generator().manual_seed(0))
+    found = truncate(Matrix.of(values), FixedRank(32))
+    assert torch.allclose(found.up @ found.down, values, atol=1e-5)
+    assert 0 <= found.squared_error < 1e-11 * float(values.square().sum())
 
 
 def test_ranks_beyond_the_matrix_rank_hold_zeros_not_noise_blown_up() -> None:

@@ -1,0 +1,104 @@
+"""How many singular values to keep: a number, a share of the energy, or a threshold.
+
+A rule is asked again and again while the values are being found, and answers once they decide it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RankRule(Protocol):
+    """Decides how many singular values to keep."""
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+        """The rank, from squared singular values found so far (descending, float64); None if they do not decide it.
+
+        The values, and their sums, may be wrong by up to `doubt`.
+        """
+        ...
+
+    def expected(self, side: int) -> int:
+        """About how many will be kept, to choose a method and a block size."""
+        ...
+
+    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
+        """Whether the values that were kept, now known in float32, are as many as they should be."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedRank:
+    """So many, or as many as there are."""
+
+    value: int
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+        """The number itself."""
+        del squared_norm, doubt
+        return self.value if len(energies) >= self.value else None
+
+    def expected(self, side: int) -> int:
+        """The number itself, or all."""
+        return min(self.value, side)
+
+    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
+        """Always: nothing depends on the values."""
+        del energies, squared_norm
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRank:
+    """The fewest whose squares sum to at least `share` of ‖A‖², but not more than `limit`."""
+
+    share: float
+    limit: int = 1 << 30
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+        """The first sum that reaches the share."""
+        sums = torch.cumsum(energies, 0)
+        wanted = self.share * squared_norm
+        fewest, most = (int((sums + error < wanted).sum()) + 1 for error in (doubt, -doubt))
+        if len(energies) >= self.limit and fewest >= self.limit:
+            return self.limit
+        return fewest if fewest == most <= len(energies) else None
+
+    def expected(self, side: int) -> int:
+        """Unknown; a usual rank."""
+        return min(32, side, self.limit)
+
+    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
+        """They reach the share and without the last one would not."""
+        return self.rank(energies, squared_norm, 0.0) == len(energies)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdRank:
+    """All singular values greater than `value`, but not more than `limit`."""
+
+    value: float
+    limit: int = 1 << 30
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+        """Certain once a value below the threshold was found and none is too near to it."""
+        del squared_norm
+        least, most = (int((energies > self.value**2 + error).sum()) for error in (doubt, -doubt))
+        if least >= self.limit:
+            return self.limit
+        return least if least == most < len(energies) else None
+
+    def expected(self, side: int) -> int:
+        """Unknown; a usual rank."""
+        return min(32, side, self.limit)
+
+    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
+        """They all exceed the threshold."""
+        del squared_norm
+        return bool((energies > self.value**2).all())
