@@ -103,7 +103,8 @@ def dialect_table() -> str:
         module, base = next(iter(spoken.written(example).items()), (None, ""))
         spelling = spoken.spelling_of(module.component) if module else None
         suffix = spelling.suffixes[Role.DOWN][0] if spelling else ""
-        rows.append(f"| `{spoken.id}` | `{base}{suffix}` | {spoken.source} |")
+        key = f"`{base}{suffix}`" if base else "read, not written"
+        rows.append(f"| `{spoken.id}` | {key} | {spoken.source} |")
     return "\n".join(rows) + "\n"
 
 
