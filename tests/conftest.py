@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 settings.register_profile(
-    "short",
-    max_examples=40,
+    "ours",
+    max_examples=int(os.environ.get("EXAMPLES", "40")),  # EXAMPLES=20000 is the ten-minute fuzz run
     deadline=None,  # two busy cores
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("long", settings.get_profile("short"), max_examples=20_000)
-settings.load_profile(os.environ.get("HUBTOOL_FUZZ", "short"))
+settings.load_profile("ours")
 
 _NOT_OURS = ("HUBTOOL_", "CIVITAI_", "HF_TOKEN", "HF_HOME")
 

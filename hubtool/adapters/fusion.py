@@ -22,7 +22,7 @@ from hubtool.adapters.blocks import (
 )
 from hubtool.adapters.layer import Layer
 from hubtool.adapters.metadata import read_json
-from hubtool.adapters.scaling import is_power_of_two, multiplied
+from hubtool.adapters.scaling import folding_error, multiplied
 from hubtool.errors import NotRepresentable
 from hubtool.formats.tensor import LazyTensor, scalar_tensor
 from hubtool.naming.address import Component, ModuleRef, Role
@@ -288,7 +288,7 @@ def _scales_folded(present: Sequence[Layer]) -> tuple[list[Layer], float]:
         tensors = layer.without(Role.ALPHA)
         up = tensors[Role.UP]
         tensors[Role.UP] = multiplied(up, layer.scale)
-        rounding = max(rounding, 0.0 if is_power_of_two(layer.scale) else 2.0**-11)
+        rounding = max(rounding, folding_error(up, layer.scale))
         rank = up.shape[1]
         alpha = layer.tensors.get(Role.ALPHA)
         if alpha is not None:
@@ -302,7 +302,13 @@ def _joined_alpha(present: Sequence[Layer], rank: int) -> dict[Role, LazyTensor]
     like = next((layer.tensors[Role.ALPHA] for layer in present if Role.ALPHA in layer.tensors), None)
     if like is None:
         return {}
-    return {Role.ALPHA: scalar_tensor(present[0].scale * rank, like.dtype, like.shape)}
+    scale = present[0].scale
+    tries = (scalar_tensor(scale * rank, dtype, like.shape) for dtype in (like.dtype, "F32", "F64"))
+    return {
+        Role.ALPHA: next(
+            (alpha for alpha in tries if alpha.scalar() / rank == scale), scalar_tensor(scale * rank, "F64")
+        )
+    }
 
 
 def _with_magnitude(joined: Layer, layers: Sequence[Layer | None]) -> Layer:

@@ -123,8 +123,8 @@ def computed(dtype: str, shape: tuple[int, ...], compute: Callable[[], Tensor]) 
     """A tensor that is computed, cast and checked when its bytes are asked for."""
 
     def view() -> memoryview:
-        from hubtool.adapters.tensors import TORCH_DTYPES, from_torch  # noqa: PLC0415  # renames do without torch
+        from hubtool.adapters.tensors import stored_as  # noqa: PLC0415  # renames do without torch
 
-        return from_torch(compute().to(TORCH_DTYPES[dtype])).view()
+        return stored_as(compute(), dtype).view()
 
     return LazyTensor(dtype, shape, view)

@@ -71,10 +71,11 @@ def plan_alphas(adapter: Adapter, dialect_id: str, mode: AlphaMode = "auto") -> 
         original, role = originals[module], _factor(layer)
         if outcome != "folded" or layer.scale == 1 or role is None:
             continue
-        if mode == "auto" or _folds_exactly(layer.tensors[role], layer.scale):
-            originals[module] = original and original._replace(folded=layer.scale)
+        error = 0.0 if mode == "auto" else folding_error(layer.tensors[role], layer.scale)
+        if error:
+            inexact[module] = error
         else:
-            inexact[module] = _rounding(layer.tensors[role].dtype)
+            originals[module] = original and original._replace(folded=layer.scale)
     return AlphaPlan(outcome, originals, inexact)
 
 
@@ -147,7 +148,7 @@ def _outcome(adapter: Adapter, mode: AlphaMode) -> AlphaOutcome:
         return "folded" if mode == "fold" else "recorded"
     for layer in adapter.layers.values():
         role = _factor(layer)
-        if layer.scale != 1 and (role is None or not _folds_exactly(layer.tensors[role], layer.scale)):
+        if layer.scale != 1 and (role is None or folding_error(layer.tensors[role], layer.scale)):
             return "recorded"
     return "folded"
 
@@ -190,7 +191,12 @@ def is_power_of_two(value: float) -> bool:
     >>> is_power_of_two(0.125), is_power_of_two(0.3)
     (True, False)
     """
-    return value > 0 and math.isfinite(value) and math.frexp(value)[0] == 0.5
+    return math.isfinite(value) and abs(math.frexp(value)[0]) == 0.5
+
+
+def folding_error(tensor: LazyTensor, scale: float) -> float:
+    """The relative error of each element when a tensor is multiplied in its own dtype; 0 if every bit survives."""
+    return 0.0 if _folds_exactly(tensor, scale) else ROUNDING.get(tensor.dtype, 2.0**-4)
 
 
 def _folds_exactly(tensor: LazyTensor, scale: float) -> bool:
@@ -217,15 +223,9 @@ def multiplied(tensor: LazyTensor, factor: float) -> LazyTensor:
     """The tensor times a number, in its own dtype, computed when its bytes are asked for."""
 
     def product() -> memoryview:
-        from hubtool.adapters.tensors import from_torch, to_torch  # noqa: PLC0415
+        from hubtool.adapters.tensors import stored_as, to_torch  # noqa: PLC0415
 
-        values = to_torch(tensor)
-        return from_torch((values.double() * factor).to(values.dtype)).view()
+        return stored_as(to_torch(tensor).double() * factor, tensor.dtype).view()
 
     compute: Callable[[], memoryview] = product
     return LazyTensor(tensor.dtype, tensor.shape, compute)
-
-
-def _rounding(dtype: str) -> float:
-    """Relative error of storing a product once: half of the dtype's machine epsilon."""
-    return ROUNDING.get(dtype, 2.0**-4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.errors import AdapterProblem, MissingExtra
+from hubtool.errors import AdapterProblem, MissingExtra, NonFinite
 from hubtool.formats.tensor import LazyTensor
 
 try:
@@ -72,3 +72,16 @@ def from_torch(tensor: torch.Tensor) -> LazyTensor:
         raise AdapterProblem("", f"Tensors of dtype {tensor.dtype} cannot be stored.")
     elements = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return LazyTensor(_NAMES[tensor.dtype], tuple(tensor.shape), elements.numpy().data)
+
+
+def stored_as(values: torch.Tensor, dtype: str) -> LazyTensor:
+    """Computed values in the dtype that they are kept in.
+
+    Raises:
+        NonFinite: one of them is too large for it.
+    """
+    kept = values.to(TORCH_DTYPES[dtype])
+    if not torch.isfinite(kept.float()).all():
+        message = f"A computed value of {float(values.abs().max()):.3g} does not fit {dtype}."
+        raise NonFinite("", message, hint="Choose a wider dtype with `--dtype`.")
+    return from_torch(kept)

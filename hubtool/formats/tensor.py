@@ -155,7 +155,7 @@ def nbytes(dtype: str, shape: Shape) -> int:
 
 
 def scalar_tensor(value: float, dtype: str = "F32", shape: Shape = ()) -> LazyTensor:
-    """A one-element tensor.
+    """A one-element tensor; integer dtypes take the nearest integer.
 
     >>> scalar_tensor(8, "BF16").scalar()
     8.0
@@ -166,5 +166,5 @@ def scalar_tensor(value: float, dtype: str = "F32", shape: Shape = ()) -> LazyTe
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         return LazyTensor(dtype, shape, bits.to_bytes(2, "little"))
     code = _SCALARS[dtype]
-    number = int(value) if code[1] in "bBhHiIqQ" else value
+    number = round(value) if code[1] in "bBhHiIqQ" else value
     return LazyTensor(dtype, shape, struct.pack(code, number))

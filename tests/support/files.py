@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,10 @@ class Raw(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+
+    def __repr__(self) -> str:
+        """Without the bytes, which fill pages when a test fails."""
+        return f"Raw({self.dtype}, {self.shape}, {zlib.crc32(self.data):08x})"
 
 
 def container(header: object, body: bytes = b"", *, length: int | None = None) -> bytes:

@@ -32,6 +32,7 @@ _PRODUCTS = (
     (Role.LOKR_W1_A, Role.LOKR_W1_B),
     (Role.LOKR_W2_A, Role.LOKR_W2_B),
 )
+_ADDITIONS = {Role.ALPHA, Role.SCALE, Role.MAGNITUDE}  # which every loader ignores where there is nothing to add to
 _INTEGERS = {"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"}
 
 
@@ -39,7 +40,7 @@ def completeness(subject: Subject) -> Iterator[Problem]:
     """Missing partners, and strays that belong to nothing."""
     for layer in subject.layers:
         kind = layer.parametrization
-        if kind is None:
+        if kind is None or layer.tensors.keys() <= _ADDITIONS:
             yield problem("W_ORPHAN_KEY", f"{printable(layer.base)} has only {_roles(layer.tensors)}.", layer.base)
         elif lacking := kind.missing(layer.shapes):
             message = f"{printable(layer.base)} has no {_roles(lacking)}."
