@@ -75,8 +75,8 @@ def measure(pair: Pair, out: Path, runs: int, options: list[str]) -> None:
     costs = [run([*command, *ranks, *options]) for _ in range(runs)]
     for cost in costs:
         print("  ".join(f"{name} {value:.2f}" for name, value in cost._asdict().items()))
-    best = min(costs, key=lambda cost: cost.cpu_s)
-    print(f"best: {best.wall_s:.1f} s, {best.cpu_s:.1f} CPU s, {best.anonymous_mb:.0f} MB anonymous memory")
+    wall, cpu, anonymous, _ = (min(column) for column in zip(*costs, strict=True))
+    print(f"best: {wall:.1f} s, {cpu:.1f} CPU s, {anonymous:.0f} MB anonymous memory")
 
 
 def run(command: list[str]) -> Cost:
