@@ -18,14 +18,15 @@ from hubtool.adapters.tensors import TORCH_DTYPES, from_torch
 from hubtool.errors import NonFinite, NotRepresentable
 from hubtool.formats.tensor import scalar_tensor
 from hubtool.naming.address import ModuleRef, Role
-from hubtool.operations.svd import EnergyRank, FixedRank, Matrix, truncate
+from hubtool.operations.ranks import EnergyRank, FixedRank
+from hubtool.operations.svd import Matrix, truncate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.layer import Layer
-    from hubtool.operations.svd import RankRule
+    from hubtool.operations.ranks import RankRule
 
 #: Khatri–Rao factors are worth it up to this share of the smaller side; beyond, the whole weight is quicker.
 _KHATRI_RAO_SHARE = 8
