@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hubtool.operations import svd
 from hubtool.operations.ranks import EnergyRank, FixedRank, ThresholdRank
@@ -151,3 +153,43 @@ def test_threshold_keeps_every_singular_value_above_it(exact: bool) -> None:
     assert truncate(Matrix.of(values), ThresholdRank(3.0), exact=exact).up.shape[1] == 3
     assert truncate(Matrix.of(values), ThresholdRank(20.0), exact=exact).up.shape[1] == 0
     assert truncate(Matrix.of(values), ThresholdRank(1.5, limit=2), exact=exact).up.shape[1] == 2
+
+
+def odd_matrix(kind: str, rows: int, columns: int, seed: int) -> torch.Tensor:
+    """Matrices that break careless algorithms, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    few = 1 + seed % 40
+    values = torch.zeros(rows, columns, dtype=torch.float64)
+    noise = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    if kind == "few rows":
+        values[:few] = noise[:few]
+    elif kind == "few columns":
+        values[:, -few:] = noise[:, -few:]
+    elif kind == "low rank":
+        values = noise[:, :few] @ noise[:few]
+    elif kind == "nearly equal rows":
+        values = noise[:1] + 10.0 ** -(1 + seed % 4) * noise
+    elif kind == "sparse":
+        values = noise * (noise.abs() > 2.5)
+    elif kind == "one element":
+        values[seed % rows, seed % columns] = 3
+    elif kind == "steps":
+        values = (noise[:, :few] * 10.0 ** -torch.arange(noise[:, :few].shape[1], dtype=torch.float64)) @ noise[:few]
+    return values * 10.0 ** (seed % 3 * 6 - 6)
+
+
+@pytest.mark.parametrize(
+    "kind", ["few rows", "few columns", "low rank", "nearly equal rows", "sparse", "one element", "steps"]
+)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), rows=st.sampled_from([41, 130, 320]), columns=st.sampled_from([66, 200, 500]))
+def test_odd_matrices_are_approximated_as_well_as_can_be(kind: str, seed: int, rows: int, columns: int) -> None:
+    values = odd_matrix(kind, rows, columns, seed).float()
+    whole = float(values.double().square().sum())
+    if not whole:
+        return
+    found = truncate(Matrix.of(values), FixedRank(1 + seed % 30))
+    rounding = 1e-10 * whole  # float32 can do no better
+    error = actual_error(values, found)
+    assert error <= 1.02 * best_error(values, found.up.shape[1]) + rounding
+    assert found.squared_error == pytest.approx(error, rel=0.02, abs=rounding)
