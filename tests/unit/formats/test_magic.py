@@ -32,7 +32,7 @@ def tarred() -> bytes:
 KINDS = {
     "E_NOT_SAFETENSORS_HTML": [b"<!DOCTYPE html><html>", b"\n\n <html>", b"\xef\xbb\xbf<HTML>", b"<?xml version='1.0'?>"],
     "E_NOT_SAFETENSORS_LFS": [b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"],
-    "E_NOT_SAFETENSORS_GZIP": [gzip.compress(b"anything")],
+    "E_NOT_SAFETENSORS_GZIP": [gzip.compress(b"anything", mtime=0)],
     "E_NOT_SAFETENSORS_ZIP": [zipped("model.safetensors"), zipped("../evil"), zipped()],
     "E_NOT_SAFETENSORS_TAR": [tarred()],
     "E_NOT_SAFETENSORS_GGUF": [b"GGUF\3\0\0\0" + bytes(40)],
