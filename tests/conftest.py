@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+# one test process a core already: threads of torch on top of that only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile(
     "ours",
     max_examples=int(os.environ.get("EXAMPLES", "40")),  # EXAMPLES=20000 is the ten-minute fuzz run
