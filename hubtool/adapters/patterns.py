@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _PLAIN = re.compile(r"^\^?(?:[\w-]|\\?\.)+$")
-_NESTED = re.compile(r"[)\]}*+?][*+?{]|\)\s*[*+{]")  # a quantified group: exponential backtracking needs one
+_DIGITS = re.compile(r"(\\d|\[0-9\])[+*]")  # runs of digits are short
+_QUANTIFIERS = re.compile(r"(?<!\\)[*+?{]")
 _LONGEST = 300
+_MOST = 64  # expressions; with one quantifier each they take a second for the largest model
 
 
 class _Entry(NamedTuple):
@@ -37,10 +39,10 @@ class Patterns:
             literal = pattern.removeprefix("^").replace("\\.", ".")
             (self._anchored if pattern.startswith("^") else self._endings).setdefault(literal, entry)
             return
-        if len(pattern) > _LONGEST or _NESTED.search(pattern):
+        if len(self._expressions) == _MOST or not _is_quick(pattern):
             return
         try:
-            self._expressions.append((re.compile(rf"(.*\.)?({pattern})$"), entry))
+            self._expressions.append((re.compile(_whole(pattern)), entry))
         except re.error:
             return  # PEFT would refuse the file; the module then keeps the general value
 
@@ -55,3 +57,14 @@ class Patterns:
         found = [entry for entry in (self._anchored.get(path), *endings) if entry]
         found += [entry for expression, entry in self._expressions if expression.match(path)]
         return min(found).value if found else default
+
+
+def _whole(pattern: str) -> str:
+    """The expression for a whole path; one that begins with `.*` may begin anywhere as it is."""
+    return f"({pattern})$" if pattern.startswith(".*") else rf"(.*\.)?({pattern})$"
+
+
+def _is_quick(pattern: str) -> bool:
+    """Whether no path can make it backtrack more than its length squared."""
+    rest = _DIGITS.sub("", pattern.removeprefix("^").removeprefix(".*"))
+    return len(pattern) <= _LONGEST and len(_QUANTIFIERS.findall(rest)) <= 1
