@@ -128,9 +128,11 @@ def without_alpha_tensors(adapter: Adapter, plan: AlphaPlan) -> Adapter:
         NotRepresentable: a scale can neither be folded nor recorded.
     """
     layers: dict[ModuleRef, Layer] = {}
+    multiplied_now = False
     for module, layer in adapter.layers.items():
         tensors, role = layer.without(Role.ALPHA, Role.SCALE), _factor(layer)
         if plan.outcome == "folded" and layer.scale != 1:
+            multiplied_now = True
             if role is None:
                 raise NotRepresentable(module.path, f"The scale of {module.path} cannot be folded into its tensors.")
             tensors[role] = multiplied(tensors[role], layer.scale)
@@ -140,6 +142,8 @@ def without_alpha_tensors(adapter: Adapter, plan: AlphaPlan) -> Adapter:
         metadata[PEFT_KEY] = _peft(adapter)
     if any(plan.originals.values()):
         metadata[OURS_KEY] = record_alphas(plan.originals)
+    elif OURS_KEY in adapter.metadata and not multiplied_now:  # from one dialect without alphas to another
+        metadata[OURS_KEY] = adapter.metadata[OURS_KEY]
     return replace(adapter, layers=layers, metadata=metadata)
 
 

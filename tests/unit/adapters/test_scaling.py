@@ -145,8 +145,8 @@ def test_alphas_of_several_kinds_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_alphas_survive_a_chain_of_dialects_without_any(tmp_path: Path) -> None:
-    for alpha in (2.0, 3.0):
-        tensors = lora("sd1", "kohya", MODULES, alpha=alpha)
+    for alpha in (number(2, "I64"), number(3, "F16", (1,))):
+        tensors = ones(dtype="F32") | {f"{BASE}.alpha": alpha}
         paths = [write(tmp_path / "0.safetensors", tensors)]
         for step, target in enumerate(("diffusers", "peft", "diffusers-old", "diffusers", "kohya"), 1):
             path = tmp_path / f"{step}.safetensors"
