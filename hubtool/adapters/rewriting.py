@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.scaling import ROUNDING
 from hubtool.errors import NotRepresentable, UsageProblem
-from hubtool.formats.tensor import DTYPE_BITS, LazyTensor
+from hubtool.formats.tensor import LazyTensor
 from hubtool.naming.address import ModuleRef, Role
 from hubtool.naming.dialect import dialect
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.layer import Layer
 
+_PEFT = frozenset({"diffusers", "diffusers-old", "peft"})  # which have PEFT's magnitudes
 _FLOATS = ("F64", "F32", "BF16", "F16", "F8_E5M2", "F8_E4M3")
 
 
@@ -52,30 +54,26 @@ def magnitudes_for(adapter: Adapter, dialect_id: str) -> Adapter:
     Raises:
         NotRepresentable: PEFT has no magnitude per input column.
     """
-    flat = dialect_id in {"diffusers", "peft"}
-    layers = {}
-    for module, layer in adapter.layers.items():
-        tensor = layer.tensors.get(Role.MAGNITUDE)
-        layers[module] = layer if tensor is None else _with_magnitude(layer, tensor, flat=flat)
+    layers = {
+        module: _with_magnitude(layer, to_peft=dialect_id in _PEFT, from_peft=adapter.dialect in _PEFT)
+        for module, layer in adapter.layers.items()
+    }
     return replace(adapter, layers=layers)
 
 
-def _with_magnitude(layer: Layer, tensor: LazyTensor, *, flat: bool) -> Layer:
-    rows = layer.extent.rows
-    kernel = max(0, len(layer.tensors[Role.DOWN].shape) - 2) if Role.DOWN in layer.tensors else 0
-    peft_convolution = len(tensor.shape) == 4 and tensor.shape[0] == 1 and tensor.shape[1] == rows and kernel > 0
-    per_output = len(tensor.shape) == 1 or tensor.shape[0] == rows or peft_convolution
-    if flat and not per_output:
+def _with_magnitude(layer: Layer, *, to_peft: bool, from_peft: bool) -> Layer:
+    tensor = layer.tensors.get(Role.MAGNITUDE)
+    if tensor is None or (to_peft == from_peft and len(tensor.shape) > 1):
+        return layer
+    # only the writer tells (1, n, 1, 1) of PEFT's outputs from LyCORIS's inputs
+    per_output = from_peft or len(tensor.shape) == 1 or tensor.shape[0] == layer.extent.rows
+    if not per_output:
         message = f"{layer.base} has a DoRA magnitude per input column, which PEFT and diffusers do not know."
         raise NotRepresentable(layer.base, message, hint="Keep it in the kohya or comfyui dialect.")
-    count = tensor.nbytes * 8 // DTYPE_BITS[tensor.dtype]
-    if not per_output:
-        return layer
-    if flat:
-        shape: tuple[int, ...] = (1, count, *(1,) * kernel) if kernel else (count,)
-    else:
-        shape = (count, 1, *(1,) * kernel)
-    return layer.having({**layer.tensors, Role.MAGNITUDE: tensor.reshaped(shape)})
+    like = layer.tensors.get(Role.DOWN, tensor)
+    count, ones = prod(tensor.shape), (1,) * (max(len(like.shape), len(tensor.shape), 2) - 2)
+    peft = (1, count, *ones) if ones else (count,)
+    return layer.having({**layer.tensors, Role.MAGNITUDE: tensor.reshaped(peft if to_peft else (count, 1, *ones))})
 
 
 def recast(adapter: Adapter, dtype: str) -> tuple[Adapter, dict[ModuleRef, float]]:
@@ -104,7 +102,7 @@ def _is_factor(role: Role, tensor: LazyTensor) -> bool:
 
 def _widens(old: str, new: str) -> bool:
     """Whether every value of one dtype is a value of the other."""
-    return new in {old, "F64"} or (new == "F32" and old != "F64") or (new == "F16" and old.startswith("F8"))
+    return new in {old, "F64"} or (new == "F32" and old != "F64") or (new in {"F16", "BF16"} and old.startswith("F8"))
 
 
 def _cast(tensor: LazyTensor, dtype: str) -> LazyTensor:
