@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     Input = TypeVar("Input")
 
 Row = dict[str, object]
+_JSON_TYPES = frozenset({str, int, float, bool, type(None)})
 
 
 def plain(value: object) -> object:
     """Anything our operations return, as JSON knows it; a trailing `_` (from_) is dropped from field names."""
+    if type(value) in _JSON_TYPES:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name.rstrip("_"): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -33,8 +36,7 @@ def plain(value: object) -> object:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         entries = [plain(entry) for entry in value]
         return sorted(entries, key=str) if isinstance(value, (set, frozenset)) else entries
-    if isinstance(value, enum.Enum):
-        return value.value
+    value = value.value if isinstance(value, enum.Enum) else value
     return str(value) if isinstance(value, PurePath) else value
 
 
@@ -51,11 +53,19 @@ def answer(fields: Mapping[str, object], text: Callable[[], str]) -> None:
     command = _command_name()
     if current_run().json:
         document = {"schema": 1, "command": command} | {key: plain(value) for key, value in fields.items()}
-        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False, default=str).encode("utf-8", "replace"))
+        click.echo(safe_json(document).encode("utf-8"))
         return
     shown = text()
     if shown:
         click.echo(printable_lines(shown))
+
+
+def safe_json(document: object) -> str:
+    """JSON on one line, Unicode as it is but for what could steer a terminal or is half a character: that is escaped."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
+    if text.isprintable():
+        return text
+    return text.translate({ord(c): json.dumps(c)[1:-1] for c in set(text) if not c.isprintable()})
 
 
 def answer_each(
