@@ -204,10 +204,10 @@ def folding_error(tensor: LazyTensor, scale: float) -> float:
 
 
 def _folds_exactly(tensor: LazyTensor, scale: float) -> bool:
-    from hubtool.adapters.tensors import to_torch  # noqa: PLC0415  # renames do without torch
-
     if not is_power_of_two(scale):
         return False
+    from hubtool.adapters.tensors import to_torch  # noqa: PLC0415  # renames do without torch
+
     values = to_torch(tensor)
     if values.dtype.itemsize == 1:
         values = values.float()
