@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.in_process import Ended, Run
+
+from hubtool.cli import root
+from hubtool.cli._errors import run_guarded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +29,21 @@ settings.register_profile(
 settings.load_profile("ours")
 
 _NOT_OURS = ("HUBTOOL_", "CIVITAI_", "HF_TOKEN", "HF_HOME")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process."""
+
+    def command(*arguments: object) -> Ended:
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            code = run_guarded(root, [str(argument) for argument in arguments])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return Ended(code, *capsys.readouterr())
+
+    return command
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ way is asked for, and the result says what happened to every tensor.
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from hubtool.adapters.scaling import (
     with_alpha_tensors,
     without_alpha_tensors,
 )
-from hubtool.errors import AmbiguousArchitecture, NotRepresentable, UsageProblem
+from hubtool.errors import AmbiguousArchitecture, NotRepresentable, OutputExists, UsageProblem
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.formats.tensor import FileBytes
@@ -98,6 +99,8 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     """
     options = options or ConvertOptions()
     dialect(to)
+    if not options.force and os.path.lexists(output):  # a dry run says so, too
+        raise OutputExists(output)
     file = read_safetensors(path)
     source = decode(file, architecture_id=options.architecture)
     _check(source, to, options)
