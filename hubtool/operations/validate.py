@@ -70,8 +70,12 @@ def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
     """What has to hold before an adapter is rewritten: no finding of severity `error`. Values of large files are not looked at.
 
     Raises:
-        BrokenAdapter: there is one.
+        NotAnAdapter: most of the file is something else, such as a checkpoint with a few stray keys.
+        BrokenAdapter: there is an error.
     """
+    kind, what = kind_of(file, adapter)
+    if kind != "adapter":
+        raise NotAnAdapter("", f"{file.path.name} is {what}, not a LoRA.")
     subject = _subject(file, adapter)
     rules = (*modules.RULES, *alphas.RULES, *((values.finite,) if file.size_bytes <= _QUICK_BYTES else ()))
     for found in _run(rules, subject):
