@@ -136,8 +136,8 @@ def _values() -> Iterator[Case]:
 def _models() -> Iterator[Case]:
     sets = {
         "a checkpoint": {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3), "cond_stage_model.x.weight": (9, 9)},
-        "a diffusers UNet": {"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3), "conv_in.weight": (320, 4, 3, 3)},
-        "a VAE": {"decoder.conv_in.weight": (9, 4, 3, 3), "encoder.conv_in.weight": (9, 3, 3, 3), "post_quant_conv.weight": (4, 4)},
+        "a diffusers UNet": {"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3), "conv_in.weight": (320, 4)},
+        "a VAE": {"decoder.conv_in.weight": (9, 4, 3, 3), "encoder.conv_in.weight": (9, 3, 3, 3), "post_quant_conv.weight": (4,)},
         "an embedding": {"emb_params": (8, 768)},
         "an SDXL embedding": {"clip_l": (8, 768), "clip_g": (8, 1280)},
         "a ControlNet": {"control_model.input_blocks.0.0.weight": (320, 4), "control_model.zero_convs.0.0.weight": (320, 320)},

@@ -61,7 +61,7 @@ def of_bytes(name: str, verdicts: frozenset[str] | str, raw: bytes, extension: s
 
 
 def _write(path: Path, raw: bytes) -> None:
-    path.writeof_bytes(raw)
+    path.write_bytes(raw)
 
 
 def of_tensors(
@@ -80,7 +80,7 @@ def split(raw: bytes) -> tuple[dict[str, object], bytes]:
 
 def _raw() -> Iterator[Case]:
     raw = packed(good())
-    length = int.fromof_bytes(raw[:8], "little")
+    length = int.from_bytes(raw[:8], "little")
     yield of_bytes("nothing", BROKEN, b"")
     yield of_bytes("five bytes", BROKEN, raw[:5])
     yield of_bytes("only the length", BROKEN, raw[:8])

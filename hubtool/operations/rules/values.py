@@ -101,7 +101,7 @@ def zero_tail(subject: Subject) -> Iterator[Problem]:
     """A file of the right size whose end was never written: a preallocated, interrupted download."""
     file, body = subject.file.file, subject.file.size_bytes - subject.file.body_start
     start = subject.file.size_bytes - int(body * _TAIL_SHARE)
-    ends = [t for t in subject.file.tensors.values() if isinstance(t.data, FileBytes) and t.data.start >= start]
+    ends = [t for t in subject.file.tensors.values() if isinstance(t.data, FileBytes) and t.data.stop > start]
     if body > 4096 and len(ends) > 1 and all_zero(file.blocks(start, subject.file.size_bytes, _BLOCK)):
         yield problem("W_ZERO_TAIL", f"The last {body - (start - subject.file.body_start)} bytes are all zero.")
 
