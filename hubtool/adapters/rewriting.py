@@ -66,7 +66,8 @@ def _with_magnitude(layer: Layer, *, to_peft: bool, from_peft: bool) -> Layer:
     if tensor is None or (to_peft == from_peft and len(tensor.shape) > 1):
         return layer
     # only the writer tells (1, n, 1, 1) of PEFT's outputs from LyCORIS's inputs
-    per_output = from_peft or len(tensor.shape) == 1 or tensor.shape[0] == layer.extent.rows
+    rows = layer.extent.rows or max(tensor.shape[:1], default=0)
+    per_output = from_peft or len(tensor.shape) == 1 or (tensor.shape[0] == rows and rows > 1)
     if not per_output:
         message = f"{layer.base} has a DoRA magnitude per input column, which PEFT and diffusers do not know."
         raise NotRepresentable(layer.base, message, hint="Keep it in the kohya or comfyui dialect.")

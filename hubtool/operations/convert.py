@@ -200,14 +200,17 @@ def _check(source: Adapter, to: str, options: ConvertOptions) -> None:
 
 
 def _check_candidates_agree(source: Adapter, to: str) -> None:
-    """Go on with tied candidates only if metadata name one, or each gives every module the same name (the contract's rule)."""
+    """Go on with tied candidates only if metadata name one, or each gives every module the same name (the contract's rule).
+
+    An architecture whose modules have no names in the dialect gives no answer.
+    """
     tied = source.identification.candidates
     candidates = [candidate for candidate in tied if candidate.hint] or tied
     answers = []
     for candidate in candidates:
-        target = architecture(candidate.architecture)
-        names = _names(target, to)
-        answers.append({base: names.get(m.module, target.id) for base, m in candidate.explained.items()})
+        names = _names(architecture(candidate.architecture), to)
+        answer = {base: names.get(meaning.module) for base, meaning in candidate.explained.items()}
+        answers += [answer] if None not in answer.values() else []
     if any(answer != answers[0] for answer in answers[1:]):
         raise AmbiguousArchitecture([candidate.architecture for candidate in candidates])
 
