@@ -95,13 +95,15 @@ OTHERS = [
 RESPELT = {"issue_comfyui1144_sdxl_processor_noprefix", "invokeai_flux_lora_aitoolkit_format"}
 
 
+#: A few lines of a file, which fit relatives just as well.
+QUOTED = {"issue_comfyui1144_sdxl_processor_noprefix", "issue_comfyui4202_flux_diffusers_attn_only"}
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_files_of_other_dialects_keep_their_effect_on_the_way_to_kohya_and_back(tmp_path: Path, name: str) -> None:
     tensors = with_values(at_rank(key_list(name).shapes, 2))
     before = write(tmp_path / "before.safetensors", tensors)
-    known = ConvertOptions(
-        architecture=key_list(name).expected["architecture"]
-    )  # relatives fit some lists just as well
+    known = ConvertOptions(architecture=key_list(name).expected["architecture"] if name in QUOTED else None)
     there = convert(before, "kohya", tmp_path / "there.safetensors", known)
     back = convert(there.output, there.from_, tmp_path / "back.safetensors")
     assert (there.exact, back.exact) == (True, True)
