@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from format_tables import FORMAT_TABLES
 
-from hubtool.adapters.layer import parametrizations
 from hubtool.cli import root
 from hubtool.cli._errors import EXITS
-from hubtool.naming.address import Role
-from hubtool.naming.architecture import architecture, architecture_ids
-from hubtool.naming.dialect import dialects
+from hubtool.naming.architecture import architecture_ids
 from hubtool.naming.outline import INDEX, computed_outlines
 from hubtool.operations.rules.problem import CODES
 
@@ -81,55 +79,12 @@ def problems() -> str:
     return "\n".join(rows) + "\n"
 
 
-def architectures() -> str:
-    """Known architectures."""
-    rows = [
-        "| id | title | weights | text encoders | fused modules | kohya's names follow |",
-        "|---|---|---|---|---|---|",
-    ]
-    for id in architecture_ids():
-        known = architecture(id)
-        weights = sum(len(shape) > 1 for shape in known.modules.values())
-        encoders = ", ".join(component.value for component in known.encoders) or "–"
-        rows.append(f"| `{id}` | {known.title} | {weights} | {encoders} | {len(known.fused)} | {known.kohya} |")
-    return "\n".join(rows) + "\n"
-
-
-def dialect_table() -> str:
-    """Known dialects with one key each."""
-    rows = ["| id | a key | source |", "|---|---|---|"]
-    example = architecture("sdxl")
-    for spoken in dialects().values():
-        module, base = next(iter(spoken.written(example).items()), (None, ""))
-        spelling = spoken.spelling_of(module.component) if module else None
-        suffix = spelling.suffixes[Role.DOWN][0] if spelling else ""
-        key = f"`{base}{suffix}`" if base else "read, not written"
-        rows.append(f"| `{spoken.id}` | {key} | {spoken.source} |")
-    return "\n".join(rows) + "\n"
-
-
-def families() -> str:
-    """Known parametrizations."""
-    rows = ["| id | what it is |", "|---|---|"]
-    rows += [
-        f"| `{id}` | {_sentence(sys.modules[type(kind).__module__].__doc__)} |"
-        for id, kind in parametrizations().items()
-    ]
-    return "\n".join(rows) + "\n"
-
-
-def _sentence(text: str | None) -> str:
-    return " ".join((text or "").split("\n\n")[0].split()).replace("|", "\\|")
-
-
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "command-table": command_table,
     "exits": exits,
     "problems": problems,
-    "architectures": architectures,
-    "dialects": dialect_table,
-    "parametrizations": families,
+    **FORMAT_TABLES,
 }
 
 
