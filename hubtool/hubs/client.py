@@ -19,11 +19,13 @@ from urllib.parse import urlsplit
 import httpx
 
 import hubtool
-from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline, RateLimited
+from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline
 from hubtool.hubs.addresses import literal_reach, next_address, origin, public_url
+from hubtool.hubs.answers import Answers
 from hubtool.hubs.connection import Connection
 from hubtool.hubs.refusals import Refusal, problem_of
 from hubtool.hubs.retry import Patience, TryAgain
+from hubtool.hubs.traffic import Traffic
 
 if TYPE_CHECKING:
     import ssl
@@ -91,14 +93,44 @@ class Answer:
         return Refusal(self.status, bytes(body), self.headers, public_url(self.url), self.had_token)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole small answer."""
+
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+
+    def value(self, url: str) -> object:
+        """The body's JSON.
+
+        Raises:
+            BadAnswer: it is none.
+        """
+        return _parsed(self.body, url)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A small request and the answer that is acceptable."""
+
+    url: str
+    limit: int = JSON_LIMIT_BYTES
+    with_token: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None  # a POST
+    statuses: frozenset[int] = frozenset({200})
+
+
 class Client:
     """Connections to one hub and to the storage it points to. Threads may share it."""
 
-    def __init__(self, site: Site, settings: Settings) -> None:
+    def __init__(self, site: Site, settings: Settings, traffic: Traffic | None = None) -> None:
+        """`traffic` is what all clients of one run share."""
         self.site = site
         self.settings = settings
+        self.answers = Answers(settings.directories.data / "answers")
+        self._traffic = traffic or Traffic()
         self._lines: set[Connection] = set()
-        self._quiet_until: dict[str, float] = {}  # host → monotonic time before which it asked for silence
         self.stop = threading.Event()
 
     @cached_property
@@ -115,13 +147,34 @@ class Client:
         )
 
     def get_json(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> object:
-        """What the hub's API answers, parsed.
+        """What the hub's API answers, parsed; offline, what it answered last.
 
         Raises:
-            HubProblem: any refusal, as its own type; NetworkFailure when all tries failed; BadAnswer if it is no JSON.
+            HubProblem: any refusal, as its own type; NetworkFailure when all tries failed; BadAnswer if it is no JSON;
+                Offline if it was never asked this.
         """
-        url = str(httpx.URL(self.site.base + path, params=list(parameters)) if parameters else self.site.base + path)
-        return _parsed(self._read(url, JSON_LIMIT_BYTES), url)
+        return self.get_reply(path, parameters).value(self.url(path, parameters))
+
+    def get_reply(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> Reply:
+        """As `get_json`, unparsed and with the answer's header."""
+        url = self.url(path, parameters)
+        kept = self.answers.latest(url) if self.settings.offline else None
+        if kept is not None:
+            return Reply(kept.body)
+        reply = self._read(Question(url))
+        self.answers.keep(url, reply.body)
+        return reply
+
+    def url(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> str:
+        """The address of a path of this hub."""
+        return str(httpx.URL(self.site.base + path, params=list(parameters)) if parameters else self.site.base + path)
+
+    def post_json(self, path: str, value: object) -> object:
+        """What the hub's API answers to a JSON body. As `get_json`, but nothing is kept."""
+        headers = {"Content-Type": "application/json"}
+        return self._read(Question(self.url(path), headers=headers, body=json.dumps(value).encode())).value(
+            self.url(path)
+        )
 
     def get_bytes(self, url: str, limit: int) -> bytes:
         """A small file (a picture) that the hub's answer names; never with the token.
@@ -130,11 +183,25 @@ class Client:
             HubProblem: it cannot be had, or is larger than `limit` bytes.
         """
         target = next_address(f"{self.site.base}/", url, self.site.base)
-        return self._read(target, limit, with_token=False)
+        return self._read(Question(target, limit, with_token=False)).body
+
+    def get_range(self, url: str, first: int, length: int) -> bytes:
+        """`length` bytes of a file from `first` on, or fewer at its end.
+
+        Raises:
+            BadAnswer: the storage sends whole files only.
+        """
+        headers = {"Range": f"bytes={first}-{first + length - 1}", "Accept-Encoding": "identity"}
+        reply = self._read(Question(url, length, headers=headers, statuses=frozenset({206})))
+        if not reply.headers.get("content-range", "").startswith(f"bytes {first}-"):
+            raise BadAnswer(f"{origin(url)} sends another part of the file than was asked for.", url=public_url(url))
+        return reply.body
 
     @contextlib.contextmanager
-    def open(self, url: str, headers: Mapping[str, str], named: str, *, with_token: bool = True) -> Iterator[Answer]:
-        """Ask for a URL and follow redirects by hand to the answer that is none.
+    def open(
+        self, url: str, headers: Mapping[str, str], named: str, *, with_token: bool = True, body: bytes | None = None
+    ) -> Iterator[Answer]:
+        """Ask for a URL and follow redirects by hand to the answer that is none. With a `body` it is a POST.
 
         `named` is the address that the user gave: redirects lead no further inside than that. The answer may have any
         status but those of redirects.
@@ -152,14 +219,14 @@ class Client:
         for _ in range(MAX_HOPS + 1):
             is_own = origin(target) in self.site.origins
             token = self.site.token if first and with_token and is_own else ""
-            with self._send(target, headers, token, named) as response:
+            with self._send(_Request(target, headers, token, body), named) as response:
                 if response.status_code not in _REDIRECTS:
                     plain = {name.lower(): value for name, value in response.headers.items()}
                     limit_s, status = self.settings.timeout_s, response.status_code
                     yield Answer(target, status, plain, not first, is_own, bool(token), limit_s, response)
                     return
                 location = response.headers.get("location")
-            if not location:
+            if not location or body is not None:
                 raise BadAnswer(f"{origin(target)} redirects without saying where to.", url=public_url(target))
             onward = next_address(target, location, named)
             if urlsplit(onward).path.rstrip("/") == "/login":
@@ -183,45 +250,63 @@ class Client:
             line.hang_up()
 
     @contextlib.contextmanager
-    def _send(self, url: str, headers: Mapping[str, str], token: str, named: str) -> Iterator[httpx.Response]:
+    def _send(self, request: _Request, named: str) -> Iterator[httpx.Response]:
+        url = request.url
         host = urlsplit(url).hostname or ""
-        self._respect_silence(host)
+        place, paced = origin(url).partition("://")[2], origin(url) in self.site.origins and literal_reach(host) is None
+        self._traffic.admit(place, paced=paced, wait=self.stop.wait)
         # behind a proxy the other end is the proxy, which does the looking up
         proxied = self._http.trust_env and bool(urllib.request.getproxies())
         line = Connection(host, "" if proxied else named, self.settings.give_up_s)
-        own = {"User-Agent": USER_AGENT, "Accept": "*/*", **headers}
-        if token:
-            own["Authorization"] = f"Bearer {token}"
         self._lines.add(line)
+        began = False
         try:
-            with _translated(url), self._http.stream("GET", url, headers=own, extensions={"trace": line}) as response:
-                self._heed(host, response)
+            method, sent = "GET" if request.body is None else "POST", request.sent_headers()
+            with (
+                _translated(url),
+                self._http.stream(
+                    method, url, headers=sent, content=request.body, extensions={"trace": line}
+                ) as response,
+            ):
+                began = True
+                lower = {name.lower(): value for name, value in response.headers.items()}
+                self._traffic.answered(place, response.status_code, lower)
                 yield response
+        except TryAgain:
+            if not began:
+                self._traffic.failed(place)
+            raise
         finally:
             line.hang_up()
             self._lines.discard(line)
 
-    def _respect_silence(self, host: str) -> None:
-        remaining = self._quiet_until.get(host, 0.0) - time.monotonic()
-        if remaining > 0:
-            problem = RateLimited(f"{host} asked for silence.", retry_after_s=remaining)
-            raise TryAgain(problem, after_s=remaining, weight=0)
-
-    def _heed(self, host: str, response: httpx.Response) -> None:
-        """A 429 holds back every worker that talks to this host."""
-        wish = response.headers.get("retry-after", "")
-        if response.status_code == 429 and wish.isascii() and wish.isdigit() and len(wish) < 4:
-            self._quiet_until[host] = time.monotonic() + float(wish)
-
-    def _read(self, url: str, limit: int, *, with_token: bool = True) -> bytes:
+    def _read(self, question: Question) -> Reply:
         """A whole small body, retried as Patience allows."""
         patience = Patience(self.settings, stop=self.stop)
+        headers = {"Accept-Encoding": "gzip", **question.headers}
         while True:
             try:
-                with self.open(url, {"Accept-Encoding": "gzip"}, self.site.base, with_token=with_token) as answer:
-                    return _checked_body(answer, limit, patience)
+                with self.open(
+                    question.url, headers, self.site.base, with_token=question.with_token, body=question.body
+                ) as answer:
+                    return Reply(_checked_body(answer, question, patience), answer.headers)
             except TryAgain as failure:
                 patience.failed(failure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is sent on one hop."""
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
+    token: str = field(repr=False)
+    body: bytes | None
+
+    def sent_headers(self) -> dict[str, str]:
+        """The header, with the token where there is one."""
+        own = {"User-Agent": USER_AGENT, "Accept": "*/*", **self.headers}
+        return own | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
 
 
 @cache
@@ -230,9 +315,12 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _checked_body(answer: Answer, limit: int, patience: Patience) -> bytes:
-    if answer.status != 200:
+def _checked_body(answer: Answer, question: Question, patience: Patience) -> bytes:
+    if answer.status == 200 and 200 not in question.statuses:
+        raise BadAnswer(f"{answer.host} sends the whole file where a part was asked for.", url=public_url(answer.url))
+    if answer.status not in question.statuses:
         raise problem_of(answer.refusal())
+    limit = question.limit
     body = bytearray()
     for chunk in answer.decoded():
         body += chunk

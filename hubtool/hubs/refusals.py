@@ -19,7 +19,7 @@ from hubtool.errors import (
     NotFound,
     RateLimited,
 )
-from hubtool.hubs.retry import TryAgain, busy
+from hubtool.hubs.retry import TryAgain, busy, wished_wait_s
 from hubtool.hubs.text import one_line
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def problem_of(refusal: Refusal) -> HubProblem | TryAgain:
     words = refusal.says or "no reason given"
     message = f"{_host(refusal.url)} answered {status}: {words}" + ("" if words.endswith((".", "!", "?")) else ".")
     if status >= 500 or (status in _BUSY and not _lasts(words)):
-        return busy(status, message, refusal.url, refusal.headers.get("retry-after"))
+        return busy(status, message, refusal.url, wished_wait_s(refusal.headers))
     if status == 404 and "no-store" in refusal.headers.get("cache-control", ""):
         # Civitai's storage resolver failed for now; a real 404 may be cached
         return TryAgain(NotFound(message, url=refusal.url), weight=2)
-    make = _BY_STATUS.get(status)
+    make = _BY_CODE.get(refusal.headers.get("x-error-code", "")) or _BY_STATUS.get(status)
     return make(refusal, message) if make else HubProblem(message, url=refusal.url, hint="The hub refused the request.")
 
 
@@ -101,6 +101,22 @@ def _quota(refusal: Refusal, message: str) -> HubProblem:
     return RateLimited(message, url=refusal.url)
 
 
+def _gated(refusal: Refusal, message: str) -> HubProblem:
+    """Hugging Face: the author hands the files out to those who accept conditions, or asked and were let in."""
+    if refusal.had_token:
+        hint = "Your account has no access yet: open the model's page, accept its conditions, and wait to be let in."
+        return Forbidden(message, url=refusal.url, hint=hint)
+    hint = "Accept the conditions on the model's page, then run `hubtool login huggingface` or set HF_TOKEN."
+    return NeedsToken(message, url=refusal.url, hint=hint)
+
+
+def _absent(refusal: Refusal, message: str) -> HubProblem:
+    """Hugging Face says 401 for repositories that do not exist, so that private ones cannot be told apart."""
+    hint = "Check the spelling; a private repository needs HF_TOKEN."
+    return NotFound(message, url=refusal.url, hint=None if refusal.had_token else hint)
+
+
+_BY_CODE = {"GatedRepo": _gated, "RepoNotFound": _absent, "RevisionNotFound": _missing, "EntryNotFound": _missing}
 _BY_STATUS = {401: _unauthorised, 403: _forbidden, 404: _missing, 410: _gone, 429: _quota, 451: _region}
 
 

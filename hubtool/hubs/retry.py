@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from datetime import datetime, timezone
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 from hubtool.errors import NetworkFailure, RateLimited
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hubtool.errors import HubProblem
     from hubtool.settings import Settings
 
@@ -107,9 +110,21 @@ def retry_after_s(header: str | None) -> float | None:
     return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
 
 
-def busy(status: int, message: str, url: str, header: str | None) -> TryAgain:
+def wished_wait_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait: Retry-After, or what is left of Hugging Face's `RateLimit` window.
+
+    >>> wished_wait_s({"ratelimit": '"api";r=0;t=55'})
+    56.0
+    """
+    stated = retry_after_s(headers.get("retry-after"))
+    if stated is not None:
+        return stated
+    window = re.search(r";\s*t=(\d{1,6})\b", headers.get("ratelimit", ""), re.ASCII)
+    return float(window[1]) + 1 if window else None
+
+
+def busy(status: int, message: str, url: str, after_s: float | None) -> TryAgain:
     """The failure of an answer that asks to come back later (408, 425, 429, 5xx)."""
-    after = retry_after_s(header)
     if status == 429:
-        return TryAgain(RateLimited(message, url=url, retry_after_s=after), after_s=after)
-    return TryAgain(NetworkFailure(message, url=url), after_s=after)
+        return TryAgain(RateLimited(message, url=url, retry_after_s=after_s), after_s=after_s)
+    return TryAgain(NetworkFailure(message, url=url), after_s=after_s)

@@ -45,7 +45,7 @@ def test_a_transfer_that_does_not_move_is_given_up_however_many_tries_are_left()
 def test_waits_that_a_server_asks_for_are_bounded_in_sum() -> None:
     budget = patience()
     with pytest.raises(RateLimited) as caught:
-        budget.failed(busy(429, "Too many.", "", "301"))
+        budget.failed(busy(429, "Too many.", "", 301.0))
     assert caught.value.retry_after_s == 301
 
 
@@ -53,7 +53,7 @@ def test_a_wait_ends_when_the_run_is_stopped() -> None:
     stop = threading.Event()
     stop.set()
     began = time.monotonic()
-    Patience(Settings(Directories(Path(), Path(), Path())), stop=stop).failed(busy(503, "Busy.", "", "200"))
+    Patience(Settings(Directories(Path(), Path(), Path())), stop=stop).failed(busy(503, "Busy.", "", 200.0))
     assert time.monotonic() - began < 1
 
 
