@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hubtool.adapters.layer import Layer
     from hubtool.formats.tensor import LazyTensor
-    from hubtool.naming.address import ModuleRef
+    from hubtool.naming.address import Address, ModuleRef
     from hubtool.naming.architecture import Architecture
 
 
@@ -28,5 +28,5 @@ class Adapter:
     malformed: bool = False
     mixed: tuple[str, ...] = ()  # other dialects that some modules were written in
     misfits: tuple[ModuleRef, ...] = ()  # modules whose tensors do not have the shape that their name promises
-    duplicates: tuple[str, ...] = ()  # keys that name a module and role a second time (kept in leftovers)
+    duplicates: Mapping[str, Address] = field(default_factory=dict)  # keys of leftovers that name a tensor a second time
     identification: Identification = field(default_factory=lambda: Identification(()))

@@ -110,7 +110,7 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
     tensors: dict[ModuleRef, dict[Role, LazyTensor]] = {}
     bases: dict[ModuleRef, str] = {}
     leftovers = dict(grouped.others)
-    duplicates = []
+    duplicates: dict[str, Address] = {}
     for base, rows in grouped.tensors.items():
         meaning = decoded.meanings.get(base)
         for suffix, tensor in rows.items():
@@ -120,7 +120,7 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
                 continue
             layer, role = tensors.setdefault(meaning.module, {}), meaning.spelling.role_of(suffix)
             if role in layer:
-                duplicates.append(key)
+                duplicates[key] = Address(*meaning.module, role)
                 leftovers[key] = tensor
                 continue
             layer[role] = tensor
@@ -140,7 +140,7 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
         malformed=any(meaning.spelling.malformed for meaning in decoded.meanings.values()),
         mixed=decoded.mixed,
         misfits=decoded.misfits,
-        duplicates=tuple(duplicates),
+        duplicates=duplicates,
         identification=found,
     )
 
