@@ -26,7 +26,11 @@ from hubtool.cli._progress import transfer_bars
 @click.option("--name", default="", metavar="NAME", help="Call it so, instead of by the file's own name.")
 @click.option("--file", "file", default="", metavar="ID|NAME", help="This file of the version, not the primary one.")
 @click.option("--convert", default="", metavar="DIALECT", help="Rewrite it in this dialect first.")
-@click.option("--sidecar", metavar="LIST", help="Sidecars to write: a1111,civitai_info or none. Default: the target's.")
+@click.option(
+    "--sidecar",
+    metavar="LIST",
+    help="Sidecars to write: a1111, civitai_info, lora_manager, sdnext, stability_matrix, swarm; or none. Default: the target's.",
+)
 @click.option("--no-preview", is_flag=True, help="Fetch no picture.")
 @click.option(
     "--link",

@@ -34,6 +34,7 @@ class Beside:
 
     model: Path
     source: Path | None  # the local file that was installed; what lies beside it comes along
+    infix: str = ".preview"  # between the model's name and the picture's extension, as the UI wants it
     notes: list[str] = field(default_factory=list)  # what went wrong, as sentences
 
     def write_sidecars(self, formats: Sequence[Sidecar], card: Card) -> tuple[Path, ...]:
@@ -43,20 +44,26 @@ class Beside:
     def add_preview(self, pictures: Pictures) -> Path | None:
         """The model's picture: the one that is there, else the source's, else the hub's; None if there is none."""
         try:
-            found = existing_preview(self.model) or self._copied() or self._fetched(pictures)
+            found = existing_preview(self.model, self._infixes) or self._copied() or self._fetched(pictures)
         except HubtoolError as error:
             self.notes.append(f"There is no preview: {error}")
             return None
         return found
 
+    @property
+    def _infixes(self) -> tuple[str, ...]:
+        """Which pictures the UI finds: every one finds those without an infix."""
+        return tuple(dict.fromkeys(("", self.infix)))
+
     def _wrote(self, sidecar: Sidecar, card: Card) -> bool:
         theirs = read_table(sidecar.path(self.source)) if self.source else None
-        # what lies beside the source goes before what we have to say
-        fields, path = merge(theirs or {}, sidecar.fields(card)), sidecar.path(self.model)
+        ours, path = sidecar.fields(card), sidecar.path(self.model)
+        # what lies beside the source goes before what we have to say, but for where the file is
+        fields = merge(theirs or {}, ours) | {key: ours[key] for key in sidecar.placed if key in ours}
         if not fields:
             return False
         try:
-            done = fill(path, fields, sidecar.identity)
+            done = fill(path, fields, sidecar.identity, sidecar.placed)
         except HubtoolError as error:
             self.notes.append(f"A sidecar could not be written: {error}")
             return False
@@ -65,18 +72,18 @@ class Beside:
         return done
 
     def _copied(self) -> Path | None:
-        picture = existing_preview(self.source) if self.source else None
+        picture = next(filter(None, (existing_preview(place) for place in (self.model, self.source) if place)), None)
         if picture is None:
             return None
         with contextlib.suppress(OSError):  # an unreadable picture is as good as none
             if picture.stat().st_size <= MAX_BYTES:
-                return write_preview(self.model, picture.read_bytes())
+                return write_preview(self.model, picture.read_bytes(), self.infix)
         return None
 
     def _fetched(self, pictures: Pictures) -> Path | None:
         if not pictures.fetch or not pictures.urls:
             return None
-        found = fetch_preview(self.model, pictures.urls, pictures.fetch)
+        found = fetch_preview(self.model, pictures.urls, pictures.fetch, self.infix)
         if found is None:
             self.notes.append("The hub's pictures could not be fetched.")
         return found

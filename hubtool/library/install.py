@@ -198,10 +198,20 @@ class Installer:
         source = None if arrival.is_ours or arrival.path == installed.path else arrival.path
         origin = arrival.origin or installed.origin
         words = origin.trigger_words if origin else installed.facts.trigger_words
-        card = Card(installed.facts.architecture, words, arrival.description, origin)
-        beside = Beside(installed.path, source)
-        sidecars = beside.write_sidecars(self.wish.sidecars, card)
+        beside = Beside(installed.path, source, self.place.target.preview)
         preview = beside.add_preview(arrival.pictures) if self.wish.preview else None
+        card = Card(
+            architecture=installed.facts.architecture,
+            trigger_words=words,
+            description=arrival.description,
+            origin=origin,
+            own=installed.own,
+            model=installed.path,
+            picture=preview,
+            sha256=installed.digests.sha256,
+            size_bytes=installed.stamp.size_bytes,
+        )
+        sidecars = beside.write_sidecars(self.wish.sidecars, card)
         report = _report(installed, self.place, status, (*notes, *beside.notes))
         return replace(report, sidecars=sidecars, preview=preview)
 

@@ -7,8 +7,8 @@ then the header (`Installed.trigger_words` and its neighbours say so once for ev
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +66,10 @@ class Origin:
     source_sha256: str = ""  # of the file as the hub has it, if it was converted on the way
     snapshot: Mapping[str, object] = field(default_factory=dict, repr=False)  # the hub's record of the version, raw
 
+    def completed(self, other: Origin) -> Origin:
+        """With what another record of the same version knows besides; a record of something else adds nothing."""
+        return _completed(self, other) if (self.hub, self.version_id) == (other.hub, other.version_id) else self
+
 
 @dataclass(frozen=True, slots=True)
 class Own:
@@ -76,6 +80,18 @@ class Own:
     preferred_weight: float | None = None
     trigger_words: tuple[str, ...] = ()
     notes: str = ""
+
+    def completed(self, other: Own) -> Own:
+        """With what was said elsewhere and not here."""
+        return _completed(self, other)
+
+
+Said = TypeVar("Said", Origin, Own)
+
+
+def _completed(first: Said, second: Said) -> Said:
+    empty = {entry.name: getattr(second, entry.name) for entry in fields(first) if not getattr(first, entry.name)}
+    return replace(first, **empty)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,13 +102,14 @@ def scan_folder(index: Index, folder: Folder, report: Report, progress: Callable
 
 
 def read_sidecars(model: Path) -> tuple[Own, Origin | None]:
-    """What the sidecars beside a model say: the user's words and the hub's."""
+    """What the sidecars beside a model say: the user's words and the hub's; the first that says a thing is believed."""
     own, origin = Own(), None
     for sidecar in all_sidecars().values():
         if not (sidecar.own or sidecar.origin) or (table := read_table(sidecar.path(model))) is None:
             continue
-        own = sidecar.own(table) if sidecar.own else own
-        origin = sidecar.origin(table) if sidecar.origin else origin
+        own = own.completed(sidecar.own(table)) if sidecar.own else own
+        found = sidecar.origin(table) if sidecar.origin else None
+        origin = origin.completed(found) if origin and found else origin or found
     return own, origin
 
 
@@ -151,7 +152,7 @@ def _back(news: Sequence[Seen], known: Mapping[str, Known], gone: Collection[str
 
 def _walk(folder: Folder, extensions: Collection[str], report: Report) -> Iterator[Seen]:
     """Every file with one of the extensions; links are followed, each folder once, hidden ones never."""
-    suffixes = tuple(sidecar.suffix for sidecar in all_sidecars().values() if sidecar.own or sidecar.origin)
+    suffixes = tuple({sidecar.suffix: 0 for sidecar in all_sidecars().values() if sidecar.own or sidecar.origin})
     visited: set[str] = set()
     waiting = [str(folder.path)]
     while waiting:

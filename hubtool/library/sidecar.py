@@ -10,18 +10,19 @@ import functools
 import importlib
 import json
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.formats.atomic import write_text
 from hubtool.library import sidecars
+from hubtool.library.record import Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from hubtool.library.record import Origin, Own
+    from hubtool.library.record import Origin
 
 MAX_BYTES = 16 << 20  # the largest real ones, with hundreds of images listed, stay below 1 MiB
 Table = dict[str, object]
@@ -35,6 +36,17 @@ class Card:
     trigger_words: tuple[str, ...] = ()
     description: str = ""  # plain text
     origin: Origin | None = None
+    own: Own = field(default_factory=Own)
+    model: Path | None = None  # where it lies
+    picture: Path | None = None  # its preview
+    sha256: str = ""  # lower case
+    size_bytes: int = 0
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The hub's tags."""
+        model = self.origin.snapshot.get("model") if self.origin else None
+        return words(model.get("tags")) if isinstance(model, dict) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,7 @@ class Sidecar:
     source: str  # where the facts were read
     suffix: str  # replaces the model's extension
     fields: Callable[[Card], Table]  # what we would write; empty: nothing to say
+    placed: tuple[str, ...] = ()  # keys that say where the model lies, and follow it
     identity: str = ""  # the key that says what the file is about
     own: Callable[[Table], Own] | None = None  # what the user said in such a file
     origin: Callable[[Table], Origin | None] | None = None  # what a hub said in such a file
@@ -94,8 +107,8 @@ def read_table(path: Path) -> Table | None:
     return table if isinstance(table, dict) else None
 
 
-def fill(path: Path, fields: Mapping[str, object], identity: str = "") -> bool:
-    """Add what is missing to a sidecar; whether it now is there.
+def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: Sequence[str] = ()) -> bool:
+    """Add what is missing to a sidecar; whether it now is there. Keys in `placed` are always ours.
 
     A file that is no JSON object belongs to somebody else and is left alone; the answer is False then. One whose
     `identity` is another describes what had this name before, and is replaced.
@@ -110,6 +123,7 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "") -> bool:
         return False
     outdated = existing is not None and identity and existing.get(identity) not in {None, fields.get(identity)}
     merged = merge({} if outdated or existing is None else existing, fields)
+    merged |= {key: fields[key] for key in placed if key in fields}
     if merged != existing:
         write_text(path, _json(merged), force=True)
     return True
@@ -150,6 +164,11 @@ def words(value: object) -> tuple[str, ...]:
         return ()
     found = (_word(entry) for entry in value if isinstance(entry, str))
     return tuple(dict.fromkeys(word for word in found if word))
+
+
+def number_or_text(value: object) -> str:
+    """A JSON value that hubs write as number or text; empty for anything else."""
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
 def _word(text: str) -> str:

@@ -24,10 +24,14 @@ class Target:
     """The conventions of one UI; one file of `hubtool.library.targets` each, with its `TARGET`."""
 
     id: str
+    title: str  # its name for people
     source: str  # where the facts were read
     folder: str  # the LoRA folder below the UI's own folder
     extensions: frozenset[str]  # lower case, with the dot: what the UI lists
     sidecars: tuple[str, ...]  # ids of `hubtool.library.sidecars` that are of use there
+    markers: tuple[tuple[str, ...], ...] = ()  # a folder with all files of one row is an installation of it
+    grammar: str = "a1111"  # dialect of `hubtool.library.prompts`
+    preview: str = ".preview"  # what stands between the model's name and the picture's extension
     also_read: tuple[str, ...] = ()  # further LoRA folders, which we list but never install into
     flat_names: bool = False  # True: files are known by their stem alone, whatever subfolder they are in
 

@@ -1,7 +1,8 @@
 """`<name>.preview.<ext>`: the picture that every UI shows on the card.
 
 A1111 looks for png, jpg, jpeg, webp and gif in no defined order, so there must never be two; any picture that is
-already there (with or without `.preview`) is kept. ComfyUI's managers, Stability Matrix and SwarmUI find the same name.
+already there (with or without `.preview`) is kept. ComfyUI's managers, Stability Matrix and SwarmUI find the same name;
+InvokeAI only finds `<name>.<ext>`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from hubtool.errors import HubProblem
 from hubtool.formats.atomic import atomic_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
@@ -20,13 +21,15 @@ MAX_BYTES = 32 << 20
 ATTEMPTS = 3  # a hub lists up to ten pictures; some are gone
 
 
-def existing_preview(model: Path) -> Path | None:
-    """The picture that a UI would show for this model, if there is one."""
-    places = (model.with_name(model.stem + infix + extension) for extension in EXTENSIONS for infix in ("", ".preview"))
+def existing_preview(model: Path, infixes: Sequence[str] = ("", ".preview")) -> Path | None:
+    """The picture that a UI which knows these infixes would show for this model, if there is one."""
+    places = (model.with_name(model.stem + infix + extension) for extension in EXTENSIONS for infix in infixes)
     return next((place for place in places if place.is_file()), None)
 
 
-def fetch_preview(model: Path, urls: Iterable[str], fetch: Callable[[str, int], bytes]) -> Path | None:
+def fetch_preview(
+    model: Path, urls: Iterable[str], fetch: Callable[[str, int], bytes], infix: str = ".preview"
+) -> Path | None:
     """Give the model the first picture that can be had; None if there is none.
 
     `fetch(url, limit)` returns the body, or raises a `HubProblem`; a missing picture is no failure, for the model is
@@ -42,17 +45,17 @@ def fetch_preview(model: Path, urls: Iterable[str], fetch: Callable[[str, int], 
             body = fetch(url, MAX_BYTES)
         except HubProblem:
             continue
-        if path := write_preview(model, body):
+        if path := write_preview(model, body, infix):
             return path
     return None
 
 
-def write_preview(model: Path, body: bytes) -> Path | None:
+def write_preview(model: Path, body: bytes, infix: str = ".preview") -> Path | None:
     """Write a picture beside the model under the extension that its bytes ask for; None if it is no picture."""
     extension = picture_extension(body)
     if extension is None:
         return None
-    path = model.with_name(f"{model.stem}.preview{extension}")
+    path = model.with_name(f"{model.stem}{infix}{extension}")
     with atomic_output(path, force=True) as out:
         out.write(body)
     return path

@@ -4,8 +4,11 @@ from hubtool.library.target import Target
 
 TARGET = Target(
     id="comfyui",
+    title="ComfyUI",
     source="ComfyUI folder_paths.py, folder_names_and_paths and supported_pt_extensions",
     folder="models/loras",
     extensions=frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl"}),
     sidecars=("a1111", "civitai_info"),
+    markers=(("folder_paths.py", "comfy"), ("ComfyUI/folder_paths.py",)),
+    grammar="comfyui",
 )

@@ -68,7 +68,7 @@ class Shelf:
         self.report = Report()
 
     def install(self, path: Path, **wish: object) -> Installation:
-        wish.setdefault("sidecars", tuple(all_sidecars().values()))
+        wish.setdefault("sidecars", tuple(all_sidecars()[id] for id in ("a1111", "civitai_info")))
         with Index(self.index_path) as index:
             return Installer.at(index, self.place, Wish(**wish)).install(Arrival(path, path.name))
 

@@ -1,0 +1,79 @@
+"""`<name>.metadata.json`: ComfyUI LoRA Manager's record of a file, as its docs/metadata-json-schema.md has it.
+
+`usage_tips` is a JSON document inside a string. Keys that we do not know stay, as LoRA Manager itself promises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+
+from hubtool.library.record import Origin, Own
+from hubtool.library.sidecar import Card, Sidecar, Table, words
+from hubtool.library.version_record import origin_of_version
+
+
+def _fields(card: Card) -> Table:
+    if card.model is None:
+        return {}
+    origin, own = card.origin, card.own
+    weight = {} if own.preferred_weight is None else {"strength": own.preferred_weight}
+    return {
+        "file_name": card.model.stem,
+        "model_name": origin.model_name if origin and origin.model_name else card.model.stem,
+        "file_path": card.model.as_posix(),
+        "size": card.size_bytes,
+        "modified": time.time(),
+        "sha256": card.sha256,
+        "base_model": (origin.base_model if origin else "") or "Unknown",
+        "preview_url": card.picture.as_posix() if card.picture else "",
+        "preview_nsfw_level": 0,
+        "notes": own.notes,
+        "from_civitai": bool(origin and origin.hub == "civitai"),
+        "civitai": dict(origin.snapshot) if origin else {},
+        "tags": list(card.tags),
+        "modelDescription": card.description,
+        "civitai_deleted": False,
+        "favorite": own.favourite,
+        "exclude": False,
+        "usage_tips": json.dumps(weight),
+    }
+
+
+def _origin(table: Table) -> Origin | None:
+    version = table.get("civitai")
+    return origin_of_version(version) if isinstance(version, Mapping) else None
+
+
+def _own(table: Table) -> Own:
+    notes = table.get("notes")
+    return Own(
+        favourite=table.get("favorite") is True,
+        preferred_weight=_strength(table.get("usage_tips")),
+        trigger_words=words(table.get("trainedWords")),
+        notes=notes.strip() if isinstance(notes, str) else "",
+    )
+
+
+def _strength(tips: object) -> float | None:
+    try:
+        table = json.loads(tips) if isinstance(tips, str) and tips else {}
+    except (ValueError, RecursionError):  # somebody else's text: as good as none
+        return None
+    weight = table.get("strength") if isinstance(table, dict) else None
+    usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
+    return float(weight) if usable and isinstance(weight, (int, float)) else None
+
+
+SIDECAR = Sidecar(
+    id="lora_manager",
+    source="willmiao/ComfyUI-Lora-Manager docs/metadata-json-schema.md, py/utils/models.py",
+    suffix=".metadata.json",
+    identity="sha256",
+    placed=("file_name", "file_path", "preview_url"),
+    fields=_fields,
+    own=_own,
+    origin=_origin,
+)

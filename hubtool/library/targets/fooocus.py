@@ -1,0 +1,14 @@
+"""Fooocus reads no sidecars; its prompts need a strength in every tag."""
+
+from hubtool.library.target import Target
+
+TARGET = Target(
+    id="fooocus",
+    title="Fooocus",
+    source="lllyasviel/Fooocus modules/config.py (path_loras), modules/util.py",
+    folder="models/loras",
+    extensions=frozenset({".safetensors", ".pt", ".ckpt", ".pth", ".bin"}),
+    sidecars=("a1111",),
+    markers=(("fooocus_version.py",), ("Fooocus/fooocus_version.py",)),
+    grammar="fooocus",
+)

@@ -1,0 +1,15 @@
+"""SD.Next, whose `<name>.json` is the hub's answer for the whole model; it shares the file with A1111's keys."""
+
+from hubtool.library.target import Target
+
+TARGET = Target(
+    id="sdnext",
+    title="SD.Next",
+    source="vladmandic/sdnext modules/lora/network_load.py, modules/ui_extra_networks.py",
+    folder="models/Lora",
+    extensions=frozenset({".safetensors", ".pt", ".ckpt"}),
+    sidecars=("a1111", "sdnext", "civitai_info"),
+    markers=(("webui.py", "modules/sdnq"), ("webui.py", "modules/sd_hijack.py", "installer.py")),
+    grammar="sdnext",
+    flat_names=True,
+)

@@ -1,0 +1,14 @@
+"""SwarmUI: one folder or several in its settings; it reads nearly everybody's sidecars, its own first."""
+
+from hubtool.library.target import Target
+
+TARGET = Target(
+    id="swarmui",
+    title="SwarmUI",
+    source="mcmonkeyprojects/SwarmUI src/Core/Settings.cs (SDLoraFolder), src/Text2Image/T2IModelHandler.cs",
+    folder="Models/Lora",
+    extensions=frozenset({".safetensors", ".ckpt", ".pt", ".pth"}),
+    sidecars=("swarm", "civitai_info"),
+    markers=(("src/SwarmUI.csproj",), ("SwarmUI.sln",)),
+    grammar="swarmui",
+)
