@@ -60,7 +60,7 @@ class Architecture:
     id: str
     title: str
     denoiser: str  # diffusers' name of the denoiser: "unet" or "transformer"
-    kohya: str  # whose names kohya's flat keys follow: "diffusers" or "original"
+    kohya: str  # whose names kohya's flat keys follow: "diffusers", "original" or "second"
     prior: int  # the commoner of equal candidates has the smaller number
     hints: tuple[str, ...]  # beginnings of metadata values that name this architecture
     modules: Mapping[str, Shape]  # canonical path → weight shape
@@ -68,6 +68,7 @@ class Architecture:
     fused: Mapping[str, Fused]  # original path → what it stacks
     encoders: Mapping[Component, TextEncoder]
     also: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)  # shapes of variants (inpainting, control)
+    second: Mapping[str, str] = field(default_factory=dict)  # a second original path → canonical or fused path
 
     def shape(self, module: ModuleRef) -> Shape | None:
         """The weight shape of a module, fused ones included; None if there is no such module."""
@@ -131,7 +132,8 @@ def templates(id: str) -> list[str]:
     table = _read("architectures", id)
     rows = _list(table["modules"])
     names = [name for row in rows for name in (row[0], *row[2:])]
-    return [*names, *(row[0] for key in ("fused", "partial", "swapped") for row in _list(table.get(key, [])))]
+    tables = ("fused", "partial", "swapped", "second")
+    return [*names, *(row[0] for key in tables for row in _list(table.get(key, [])))]
 
 
 @cache
@@ -162,6 +164,7 @@ def _parse(table: dict[str, object]) -> Architecture:
         fused=MappingProxyType(dict(_fused_rows(table, modules))),
         encoders={Component(name): _encoder(Component(name), row) for name, row in encoders.items()},
         also=_also(table.get("also", [])),
+        second=_second(table.get("second", [])),
     )
 
 
@@ -195,6 +198,11 @@ def _also(rows: object) -> Mapping[str, tuple[Shape, ...]]:
         for path in expand(template):
             found[path] = (*found.get(path, ()), tuple(shape))
     return MappingProxyType(found)
+
+
+def _second(rows: object) -> Mapping[str, str]:
+    pairs = ((expand(template), expand(path)) for template, path in _list(rows))
+    return MappingProxyType({name: path for names, paths in pairs for name, path in zip(names, paths, strict=True)})
 
 
 def _encoder(component: Component, row: dict[str, object]) -> TextEncoder:
