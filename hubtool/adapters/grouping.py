@@ -8,6 +8,7 @@ from hubtool.adapters.layer import Layer, extent_of
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Group
 from hubtool.naming.suffixes import ROLE_OF, split_key
+from hubtool.naming.traversal import PER_BLOCK, number_of, older
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,11 +45,29 @@ def group_tensors(tensors: Mapping[str, LazyTensor]) -> Grouped:
             continue
         found.setdefault(cut.base, {})[cut.suffix] = tensor
         keys[cut.base, cut.suffix] = key
+    if renumbered := _renumbered(found):
+        found = {renumbered.get(base, base): rows for base, rows in found.items()}
+        keys = {(renumbered.get(base, base), suffix): key for (base, suffix), key in keys.items()}
     groups = [
         Group(base, frozenset(rows), extent_of({ROLE_OF[suffix]: tensor.shape for suffix, tensor in rows.items()}))
         for base, rows in found.items()
     ]
     return Grouped(found, keys, others, groups)
+
+
+def _renumbered(found: Mapping[str, Mapping[str, LazyTensor]]) -> dict[str, str]:
+    """Numbers of modules (see `traversal`) in the older order, if gates in the places of the newer show that it was used."""
+    numbers = {base: number for base in found if base.startswith("unet:") and (number := number_of(base)) is not None}
+    gates = {number % PER_BLOCK for base, number in numbers.items() if _is_gate(found[base])}
+    if gates != {PER_BLOCK - 1}:
+        return {}
+    return {base: f"unet:{older(number)}" for base, number in numbers.items()}
+
+
+def _is_gate(rows: Mapping[str, LazyTensor]) -> bool:
+    """Whether these factors change a gated feed-forward's first layer, the only one with eight outputs for each input."""
+    up, down = (rows[suffix].shape if suffix in rows else () for suffix in (":up", ":down"))
+    return len(up) == len(down) == 2 and up[0] == 8 * down[1]
 
 
 def layer_of(base: str, rows: Mapping[str, LazyTensor]) -> Layer:

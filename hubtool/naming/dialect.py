@@ -59,7 +59,12 @@ class Dialect:
     def spelling_of(self, component: Component) -> Spelling | None:
         """The spelling that a component's keys are written in; None if they are only read."""
         speaking = (spelling for spelling in self.spellings if spelling.speaks_of(component))
-        return next((spelling for spelling in speaking if spelling.respell is None), None)
+        return next((spelling for spelling in speaking if not (spelling.read_only or spelling.malformed)), None)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether anything can be written in this dialect; some are of tools that are no more, and only read."""
+        return any(self.spelling_of(component) for component in Component)
 
     def written(self, architecture: Architecture) -> Mapping[ModuleRef, str]:
         """What is written before the suffix, for each module this dialect names."""
@@ -106,3 +111,17 @@ def dialect(id: str) -> Dialect:
     if id not in dialects():
         raise UnknownDialect(f"There is no dialect {id!r}.", hint=f"Choose one of {', '.join(dialects())}.")
     return dialects()[id]
+
+
+def written_dialect(id: str) -> Dialect:
+    """The dialect with this id, if it can be written.
+
+    Raises:
+        UnknownDialect: there is none.
+        NotRepresentable: it is only read.
+    """
+    found = dialect(id)
+    if not found.is_written:
+        writable = ", ".join(known.id for known in dialects().values() if known.is_written)
+        raise NotRepresentable("", f"The {id} dialect is read but not written.", hint=f"Write one of {writable}.")
+    return found

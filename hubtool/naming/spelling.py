@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.naming.address import Component, ModuleRef, Role
+from hubtool.naming.traversal import numbered
 
 if TYPE_CHECKING:
     from hubtool.naming.architecture import Architecture, TextEncoder
@@ -26,16 +27,18 @@ class Spelling:
     """How keys are put together; a dialect writes the first that speaks of a component, and reads them all.
 
     Prefix templates may name `{denoiser}` (unet, transformer) or, for text encoders, `{kohya}`, `{diffusers}`,
-    `{comfyui}` and `{onetrainer}` as the architecture has them.
+    `{comfyui}` and `{onetrainer}` as the architecture has them, or our own `{component}`.
     """
 
     suffixes: Mapping[Role, Suffixes]
     denoiser: tuple[str, ...] = ()  # prefixes of denoiser keys; empty: this spelling has none
     encoder: tuple[str, ...] = ()  # prefixes of text-encoder keys
     separator: str = "."
-    naming: str = "diffusers"  # whose module paths: "diffusers", "original", or "kohya" (the architecture says)
-    respell: Respell | None = None  # what else a module path is rewritten to, if anything
+    naming: str = "diffusers"  # whose module paths; see `denoiser_names`, and "kohya": the architecture says whose
+    respell: Respell | None = None  # what a module path is rewritten to; the first is written, nothing: it has no name
     malformed: bool = False  # seen in files, written by nobody on purpose
+    read_only: bool = False
+    any_word: bool = False  # the user of the tool chose the prefix: any one word, or none, in front of a flat path
 
     def speaks_of(self, component: Component) -> bool:
         """Whether it has keys for a component at all."""
@@ -49,9 +52,14 @@ class Spelling:
         """Prefix and path as one string."""
         return prefix + (path if self.separator == "." else path.replace(".", self.separator))
 
+    def ways(self, path: str) -> Iterator[str]:
+        """What a module path is called, the written way first."""
+        return self.respell(path) if self.respell else iter((path,))
+
     def denoiser_prefixes(self, architecture: Architecture) -> list[str]:
         """Prefixes of denoiser keys, the written one first."""
-        return [prefix.format(denoiser=architecture.denoiser) for prefix in self.denoiser]
+        named = [prefix.format(denoiser=architecture.denoiser) for prefix in self.denoiser]
+        return [*named, ""] if self.any_word else named
 
     def encoder_prefixes(self, encoder: TextEncoder) -> Iterator[str]:
         """Prefixes of one text encoder's keys, the written one first."""
@@ -61,7 +69,8 @@ class Spelling:
             elif "{onetrainer}" in template:
                 yield from (template.format(onetrainer=slot) for slot in encoder.onetrainer)
             else:
-                yield template.format(diffusers=encoder.diffusers, comfyui=encoder.comfyui)
+                names = {"diffusers": encoder.diffusers, "comfyui": encoder.comfyui}
+                yield template.format(**names, component=encoder.component.value)
 
 
 @lru_cache(maxsize=256)
@@ -81,11 +90,32 @@ def readers(spelling: Spelling, architecture: Architecture) -> Iterator[Reader]:
     """Everything that a spelling can read of an architecture."""
     naming = architecture.kohya if spelling.naming == "kohya" else spelling.naming
     for prefix in spelling.denoiser_prefixes(architecture):
-        yield Reader(prefix, _denoiser_paths(architecture, naming, spelling.separator, spelling.respell), spelling)
+        known = _denoiser_paths(architecture, naming, spelling.separator, spelling.respell)
+        yield Reader(prefix, known if prefix or not spelling.any_word else AfterAnyWord(known), spelling)
     for component, encoder in architecture.encoders.items():
         for prefix in spelling.encoder_prefixes(encoder):
-            paths = _encoder_paths(architecture, component, spelling.separator, spelling.respell)
+            paths = _encoder_paths(architecture, component, spelling)
             yield Reader(prefix, paths, spelling)
+
+
+class AfterAnyWord(Mapping[str, ModuleRef]):
+    """Flat paths that may have one word and an underscore in front of them."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Take the paths as they are without the word."""
+        self._paths = paths
+
+    def __getitem__(self, base: str) -> ModuleRef:
+        """The module of a path, or of what follows its first word where the whole is no path."""
+        return self._paths[base if base in self._paths else base.partition("_")[2]]
+
+    def __iter__(self) -> Iterator[str]:
+        """The paths without the word."""
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        """Number of paths."""
+        return len(self._paths)
 
 
 def written(spelling: Spelling, architecture: Architecture, *, encoders: bool) -> Iterator[tuple[ModuleRef, str]]:
@@ -95,42 +125,79 @@ def written(spelling: Spelling, architecture: Architecture, *, encoders: bool) -
         prefix = spelling.denoiser_prefixes(architecture)[0]
         for module, name in denoiser_names(architecture, naming):
             fused = architecture.fused.get(module.path)
-            if not (fused and fused.partial):
-                yield module, spelling.glue(prefix, name)
+            way = next(spelling.ways(name), None)
+            if way is not None and not (fused and fused.partial):
+                yield module, spelling.glue(prefix, way)
         return
     for encoder in architecture.encoders.values():
         prefix = next(spelling.encoder_prefixes(encoder))
         for path in encoder.modules:
-            yield ModuleRef(encoder.component, path), spelling.glue(prefix, path)
+            way = next(spelling.ways(path), None)
+            if way is not None:
+                yield ModuleRef(encoder.component, path), spelling.glue(prefix, way)
 
 
 def denoiser_names(architecture: Architecture, naming: str) -> Iterator[tuple[ModuleRef, str]]:
-    """Each denoiser module that a naming has, with its path there; fused modules under the original naming."""
+    """Each denoiser module that a naming has, with its path there; fused modules under the original namings.
+
+    "second" is the authors' names where ComfyUI's differ, else the original ones; a fused module whose parts have
+    second names of their own is not fused there. "split" is the authors' names with the parts of a fused module numbered
+    (`qkv.0`), "numbered" no names at all (see `traversal`).
+    """
     if naming == "diffusers":
         for path in architecture.modules:
             yield ModuleRef(Component.DENOISER, path), path
         return
+    if naming in {"split", "numbered"}:
+        yield from _split(architecture) if naming == "split" else numbered(Component.DENOISER, architecture.modules)
+        return
+    second = {path: name for name, path in architecture.second.items()} if naming == "second" else {}
+    for path, name in architecture.original.items():
+        yield ModuleRef(Component.DENOISER, path), second.pop(path, name)
+    for name, fused in architecture.fused.items():
+        if second.keys().isdisjoint(fused.parts):
+            yield ModuleRef(Component.DENOISER, name), second.pop(name, name)
+    for path, name in second.items():
+        yield ModuleRef(Component.DENOISER, path), name
+
+
+def _split(architecture: Architecture) -> Iterator[tuple[ModuleRef, str]]:
     for path, name in architecture.original.items():
         yield ModuleRef(Component.DENOISER, path), name
-    for name in architecture.fused:
-        yield ModuleRef(Component.DENOISER, name), name
+    for name, fused in architecture.fused.items():
+        if fused.swapped:
+            yield ModuleRef(Component.DENOISER, name), name
+        elif not fused.partial:
+            for index, part in enumerate(fused.parts):
+                yield ModuleRef(Component.DENOISER, part), f"{name}.{index}"
+
+
+def _read_names(architecture: Architecture, naming: str) -> Iterator[tuple[ModuleRef, str]]:
+    """The names of a naming, and every second name that the authors have for a module."""
+    yield from denoiser_names(architecture, naming)
+    if naming in {"original", "second"}:
+        for name, path in architecture.second.items():
+            yield ModuleRef(Component.DENOISER, path), name
 
 
 @lru_cache(maxsize=1024)
 def _denoiser_paths(architecture: Architecture, naming: str, separator: str, respell: Respell | None) -> Paths:
     found: dict[str, ModuleRef] = {}
-    for module, name in denoiser_names(architecture, naming):
+    for module, name in _read_names(architecture, naming):
         for way in respell(name) if respell else (name,):
             found[way.replace(".", separator)] = module
     return MappingProxyType(found)
 
 
 @lru_cache(maxsize=1024)
-def _encoder_paths(architecture: Architecture, component: Component, separator: str, respell: Respell | None) -> Paths:
+def _encoder_paths(architecture: Architecture, component: Component, spelling: Spelling) -> Paths:
+    modules = architecture.encoders[component].modules
+    if spelling.naming == "numbered":
+        return MappingProxyType({name: module for module, name in numbered(component, modules)})
     found: dict[str, ModuleRef] = {}
-    for path in architecture.encoders[component].modules:
+    for path in modules:
         # transformers >= 5.6 leaves the level text_model out
         for name in dict.fromkeys((path, path.removeprefix("text_model."))):
-            for way in respell(name) if respell else (name,):
-                found[way.replace(".", separator)] = ModuleRef(component, path)
+            for way in spelling.ways(name):
+                found[way.replace(".", spelling.separator)] = ModuleRef(component, path)
     return MappingProxyType(found)

@@ -63,8 +63,13 @@ _LOW_RANK: Mapping[Role, Suffixes] = {
     Role.MID: (".lora_mid.weight",),
 }
 
-#: sd-scripts and everything that follows it.
-KOHYA: Mapping[Role, Suffixes] = {**LYCORIS, **_LOW_RANK}
+#: sd-scripts and everything that follows it; OneTrainer keeps PEFT's names of its OFT here.
+KOHYA: Mapping[Role, Suffixes] = {
+    **LYCORIS,
+    **_LOW_RANK,
+    Role.OFT_R: (".oft_R.weight",),
+    Role.OFT_SCALED: (".oft_R.scaled_oft",),
+}
 
 #: ComfyUI reads both spellings of the factors; only `lora_down/up` may have a Tucker core and it honours `.alpha`.
 COMFYUI: Mapping[Role, Suffixes] = {
@@ -98,6 +103,11 @@ PEFT_NAMED: Mapping[Role, Suffixes] = {
     Role.MAGNITUDE: (".lora_magnitude_vector.*.weight", ".lora_magnitude_vector.*"),
     Role.EMBEDDING_DOWN: (".lora_embedding_A.*",),
     Role.EMBEDDING_UP: (".lora_embedding_B.*",),
+    Role.OFT_R: (".oft_R.*.weight",),
+    Role.BOFT_R: (".boft_R.*",),
+    Role.BOFT_S: (".boft_s.*",),
+    Role.IA3_L: (".ia3_l.*",),
+    **{role: (f"{LYCORIS[role][0]}.*",) for role in Role if role.value.startswith(("hada", "lokr"))},
 }
 
 #: diffusers 0.2x for denoisers, and its text-encoder twin.
@@ -111,18 +121,23 @@ DIFFUSERS_LINEAR_LAYER: Mapping[Role, Suffixes] = {
 PLAIN: Mapping[Role, Suffixes] = {Role.DOWN: (".down.weight",), Role.UP: (".up.weight",)}
 
 
+#: cloneofsimo/lora: the module is a number, the factor comes after a colon.
+NUMBERED: Mapping[Role, Suffixes] = {Role.DOWN: (":down",), Role.UP: (":up",)}
+
+
 def joined(*tables: Mapping[Role, Suffixes]) -> Mapping[Role, Suffixes]:
     """One table that reads what any of them reads and writes what the first writes."""
     roles = dict.fromkeys(role for table in tables for role in table)
     return {role: tuple(dict.fromkeys(s for table in tables for s in table.get(role, ()))) for role in roles}
 
 
-_TABLES = (KOHYA, COMFYUI, PEFT, PEFT_NAMED, DIFFUSERS_LORA, DIFFUSERS_LINEAR_LAYER, PLAIN)
+_TABLES = (KOHYA, COMFYUI, PEFT, PEFT_NAMED, DIFFUSERS_LORA, DIFFUSERS_LINEAR_LAYER, PLAIN, NUMBERED)
 _KNOWN = frozenset(suffix for table in _TABLES for row in table.values() for suffix in row)
 _LONGEST = max(suffix.count(".") for suffix in _KNOWN)
-_ADAPTER_NAME = re.compile(
-    r"\.(lora_[AB]|lora_magnitude_vector|lora_embedding_[AB])\.(?!weight$|bias$)([^.]+)(\.weight|\.bias)?$"
-)
+_NAMED = "|".join(
+    re.escape(suffix[1:].partition(".*")[0]) for row in PEFT_NAMED.values() for suffix in row
+)  # lora_A, lora_B, …
+_ADAPTER_NAME = re.compile(rf"\.({_NAMED})\.(?!(?:weight|bias|scaled_oft)$)([^.]+)(\.weight|\.bias)?$")
 
 
 class SplitKey(NamedTuple):
@@ -140,14 +155,15 @@ def split_key(key: str) -> SplitKey | None:
     >>> split_key("base_model.model.x.lora_A.default.weight").suffix
     '.lora_A.*.weight'
     """
-    if "lora_" in key and (named := _ADAPTER_NAME.search(key)):
-        return SplitKey(key[: named.start()], f".{named[1]}.*{named[3] or ''}")
+    if (named := _ADAPTER_NAME.search(key)) and (suffix := f".{named[1]}.*{named[3] or ''}") in _KNOWN:
+        return SplitKey(key[: named.start()], suffix)
     parts = key.rsplit(".", _LONGEST)
     for count in range(1, len(parts)):
         suffix = "." + ".".join(parts[count:])
         if suffix in _KNOWN:
             return SplitKey(".".join(parts[:count]), suffix)
-    return None
+    base, colon, factor = key.rpartition(":")
+    return SplitKey(base, f":{factor}") if colon + factor in _KNOWN else None
 
 
 #: The role a suffix means; no suffix means two.

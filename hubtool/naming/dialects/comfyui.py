@@ -1,6 +1,7 @@
 """ComfyUI's own names: `diffusion_model.` + the authors' path, `text_encoders.NAME.transformer.` for encoders.
 
-ai-toolkit and diffusion-pipe write PEFT's factor names here, ComfyUI's trainer kohya's; ComfyUI reads both, and alpha.
+ai-toolkit, diffusion-pipe and OneTrainer write PEFT's factor names here, ComfyUI's trainer kohya's; ComfyUI reads both, and
+alpha.
 """
 
 from hubtool.naming.dialect import Dialect
@@ -16,5 +17,7 @@ DIALECT = Dialect(
     spellings=(
         Spelling(COMFYUI, ("diffusion_model.", "model.diffusion_model."), _ENCODER, naming="original"),
         Spelling(COMFYUI, ("diffusion_model.",), (), naming="diffusers"),
+        # diffusion-pipe's HunyuanVideo files: the authors' names after diffusers' prefix
+        Spelling(COMFYUI, ("{denoiser}.",), (), naming="second"),
     ),
 )

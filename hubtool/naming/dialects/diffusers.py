@@ -3,11 +3,26 @@
 There is no alpha tensor; the header's `lora_adapter_metadata` may hold rank and alpha since 0.35.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from hubtool.naming.dialect import Dialect
 from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import LYCORIS, PEFT, joined
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _READ = joined(PEFT, LYCORIS)
+_LOST = len("diffusion_model.") - len("transformer.")
+
+
+def _beheaded(path: str) -> Iterator[str]:
+    """`transformer_blocks.0` without its first four letters; other modules keep their names, if they have one."""
+    if path.startswith(("transformer_blocks.", "single_transformer_blocks.")):
+        yield path[_LOST:]
+
 
 DIALECT = Dialect(
     id="diffusers",
@@ -17,5 +32,7 @@ DIALECT = Dialect(
         Spelling(PEFT, ("{denoiser}.",), ("{diffusers}.",)),
         # LyCORIS tensors under diffusers' names; read, never written
         Spelling(_READ, ("{denoiser}.",), ("{diffusers}.",), malformed=True),
+        # `transformer.` cut as if it were `diffusion_model.`: seen in FLUX.2 files (lora_conversion_utils.py reads them too)
+        Spelling(_READ, ("", "diffusion_model.", "{denoiser}."), (), respell=_beheaded, malformed=True),
     ),
 )

@@ -1,6 +1,6 @@
 """XLabs' FLUX trainer: attention processors, `double_blocks.N.processor.qkv_lora1` for images, `…lora2` for text.
 
-In single blocks `qkv_lora` changes only the q, k and v rows of `linear1`.
+In single blocks `qkv_lora` changes only the q, k and v rows of `linear1`. Read, not written: most modules have no name in it.
 """
 
 from __future__ import annotations
@@ -31,5 +31,5 @@ DIALECT = Dialect(
     id="xlabs",
     source="XLabs-AI/x-flux src/flux/modules/layers.py",
     rank_order=35,
-    spellings=(Spelling(PLAIN, ("", "diffusion_model."), naming="original", respell=_processor),),
+    spellings=(Spelling(PLAIN, ("", "diffusion_model."), naming="original", respell=_processor, read_only=True),),
 )
