@@ -19,19 +19,19 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
 from hubtool.errors import StorageProblem
 from hubtool.formats.magic import looks_like_safetensors
-from hubtool.formats.safetensors import open_regular
+from hubtool.formats.safetensors import body_order, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from hubtool.formats.tensor import MappedFile
+    from hubtool.formats.tensor import LazyTensor, MappedFile
 
 EMPTY_SHA256 = sha256(b"").hexdigest()  # a broken trainer wrote it into every file; it identifies nothing
 _BLOCK = 1 << 20
@@ -88,6 +88,25 @@ def hash_file(path: Path) -> Hashes:
         autov3=inner[:12] if inner else None,
         tensors_sha256=inner,
     )
+
+
+class BodyHashes(NamedTuple):
+    """What a header may state of the bytes behind it; see the table above."""
+
+    tensors_sha256: str
+    autov1: str | None  # None where it would be a hash of the header itself, or of nothing
+
+
+def body_hashes(tensors: Mapping[str, LazyTensor], header_size: int) -> BodyHashes:
+    """The hashes of a file that will have these tensors behind a header of this size (its length field included)."""
+    whole, window, position = sha256(), sha256(), header_size
+    for key in body_order(tensors):
+        for block in tensors[key].blocks(_BLOCK):
+            whole.update(block)
+            window.update(_part(memoryview(block), position, (_AUTOV1_START, _AUTOV1_STOP)))
+            position += len(block)
+    inside = header_size <= _AUTOV1_START < position
+    return BodyHashes(whole.hexdigest(), window.hexdigest()[:8] if inside else None)
 
 
 def embedded_hash(metadata: Mapping[str, str]) -> str | None:

@@ -298,7 +298,15 @@ def write_safetensors(out: IO[bytes], tensors: Mapping[str, LazyTensor], metadat
     Raises:
         OSError: from the output; see `hubtool.formats.atomic`.
     """
-    layout = _layout(tensors)
+    layout, header = body_order(tensors), header_bytes(tensors, metadata)
+    reserve(out, len(header) + sum(tensor.nbytes for tensor in tensors.values()))
+    out.write(header)
+    copy_pieces(out, (_piece(tensors[key]) for key in layout))
+
+
+def header_bytes(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
+    """Everything that `write_safetensors` puts in front of the tensors' bytes."""
+    layout = body_order(tensors)
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for key in layout:
@@ -311,12 +319,11 @@ def write_safetensors(out: IO[bytes], tensors: Mapping[str, LazyTensor], metadat
         position += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * _padding(8 + len(text), [tensors[key] for key in layout])
-    reserve(out, 8 + len(text) + position)
-    out.write(len(text).to_bytes(8, "little") + text)
-    copy_pieces(out, (_piece(tensors[key]) for key in layout))
+    return len(text).to_bytes(8, "little") + text
 
 
-def _layout(tensors: Mapping[str, LazyTensor]) -> list[str]:
+def body_order(tensors: Mapping[str, LazyTensor]) -> list[str]:
+    """The keys in the order in which `write_safetensors` lays their tensors out."""
     sources = {tensor.data.file for tensor in tensors.values() if isinstance(tensor.data, FileBytes)}
     if len(sources) == 1 and all(isinstance(tensor.data, FileBytes) for tensor in tensors.values()):
         return sorted(tensors, key=lambda key: (_start(tensors[key]), key))
