@@ -33,6 +33,8 @@ class Reference:
     path: Path | None
     have: bool
     sha256: str | None
+    blocks: tuple[float, float, float] | None
+    steps: str
     suggestions: list[str]  # installed names that are close, when the name means nothing
     problem: str
 
@@ -81,6 +83,8 @@ def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -
         path=found.path if found else None,
         have=found is not None,
         sha256=found.digests.sha256 if found else None,
+        blocks=tag.blocks,
+        steps=tag.steps,
         suggestions=[] if found or tag.kind not in LORA_KINDS else shelves[-1].suggestions(tag.name),
         problem=tag.problem,
     )

@@ -2,13 +2,15 @@
 
 A1111 (extensions-builtin/Lora/networks.py) knows a file by its stem and by the alias in its header, `ss_output_name`;
 an alias that is taken twice, or that reads `none`, is forbidden, and only stems count then. The comparison is
-case-sensitive, and of two files with one stem the one listed last wins. SD.Next also accepts a path below the folder
-and puts `_` for `.`; ComfyUI's loaders want that path, SwarmUI whatever the case.
+case-sensitive, and of two files with one stem the one listed last wins. SD.Next knows no aliases, but the stem with `_`
+for `.` and the path below the folder; Fooocus the stem alone, the first file of several; ComfyUI's LoRA Manager stem or
+path, SwarmUI the shortest path that contains the name, whatever the case.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
     from hubtool.library.record import Label
 
-_RESERVED = frozenset({"none", "addams"})  # forbidden_network_aliases at the start
-_EXTENSIONS = (".safetensors", ".sft", ".ckpt", ".pt")
+_RESERVED = frozenset({"none"})  # forbidden from the start; so is "Addams", but it is compared in lower case
+_EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin", ".sft")
 
 
 class Names:
@@ -32,9 +34,10 @@ class Names:
     def find(self, name: str, dialect: str) -> Label | None:
         """The file that this name means in a prompt of this dialect; None if there is none."""
         finders: Mapping[str, Callable[[str], Label | None]] = {
-            "sdnext": self._as_sdnext,
-            "comfyui": self._as_path,
+            "sdnext": self._sdnext.get,
+            "comfyui": self._as_lora_manager,
             "swarmui": self._as_swarmui,
+            "fooocus": self._fooocus.get,
         }
         return finders.get(dialect, self._as_a1111)(name)
 
@@ -49,26 +52,60 @@ class Names:
     def _as_a1111(self, name: str) -> Label | None:
         return self._stems.get(name) or self._aliases.get(name)
 
-    def _as_sdnext(self, name: str) -> Label | None:
-        dotless = {label.stem.replace(".", "_"): label for label in self._labels}
-        return dotless.get(name) or self._paths().get(name) or self._as_a1111(name)
+    @functools.cached_property
+    def _by_path(self) -> list[Label]:
+        return sorted(self._labels, key=lambda label: label.path)
 
-    def _as_path(self, name: str) -> Label | None:
+    @functools.cached_property
+    def _sdnext(self) -> Mapping[str, Label]:
+        """Stems with `_` for `.`, and paths, the last one counting; then stems as they are, the first one."""
+        found: dict[str, Label] = {}
+        for label in self._by_path:
+            found[label.stem.replace(".", "_")] = label
+            found[label.inside] = label
+            found.setdefault(label.stem, label)
+        return found
+
+    @functools.cached_property
+    def _fooocus(self) -> Mapping[str, Label]:
+        """Stems, in the order of its walk: deepest folders first."""
+        walked = sorted(self._by_path, key=lambda label: -label.inside.count("/"))
+        return {label.stem: label for label in reversed(walked)}
+
+    def _as_lora_manager(self, name: str) -> Label | None:
+        """Path or stem; else the stem at the end of a path, best where the path begins with the file's folder."""
         wanted = _without_extension(name.replace("\\", "/"))
-        return self._paths().get(wanted) or self._stems.get(wanted)
+        exact = next((label for label in self._by_path if wanted in {label.inside, label.stem}), None)
+        if exact or "/" not in wanted:
+            return exact
+        alike = [label for label in self._by_path if label.stem == wanted.rpartition("/")[2]]
+        return next((label for label in reversed(alike) if wanted.startswith(_folder(label) or "/")), None) or (
+            alike[0] if alike else None
+        )
 
     def _as_swarmui(self, name: str) -> Label | None:
-        wanted = _without_extension(name.replace("\\", "/")).lower()
-        paths = {path.lower(): label for path, label in self._paths().items()}
-        if wanted in paths:
-            return paths[wanted]
-        ends = [path for path in paths if path.rpartition("/")[2] == wanted] or [
-            path for path in paths if wanted in path
-        ]
-        return paths[min(ends, key=lambda path: (len(path), path))] if ends else None
+        """The path itself, else the shortest path that contains the name; blanks and square brackets do not count."""
+        wanted = _swarm_name(name.replace("\\", "/"))
+        containing = [label for label in self._by_path if wanted in _swarm_name(_path_inside(label))]
+        return min(
+            containing,
+            key=lambda label: (_swarm_name(_path_inside(label)) != wanted, len(_swarm_name(_path_inside(label)))),
+            default=None,
+        )
 
-    def _paths(self) -> dict[str, Label]:
-        return {label.inside: label for label in self._labels}
+
+def _folder(label: Label) -> str:
+    folder = label.inside.rpartition("/")[0]
+    return f"{folder}/" if folder else ""
+
+
+def _path_inside(label: Label) -> str:
+    """The path below the LoRA folder with its extension."""
+    return label.inside + label.path[label.path.rfind(".") :]
+
+
+def _swarm_name(path: str) -> str:
+    return path.removesuffix(".safetensors").lower().translate(str.maketrans("", "", " []"))
 
 
 def _aliases(labels: Iterable[Label], stems: Mapping[str, Label]) -> dict[str, Label]:

@@ -34,7 +34,7 @@ def test_an_alias_taken_twice_finds_nothing():
     assert found(names, "a") == "a.safetensors"
 
 
-@pytest.mark.parametrize("word", ["none", "None", "Addams"])
+@pytest.mark.parametrize("word", ["none", "None"])
 def test_reserved_words_are_no_aliases_but_may_be_stems(word):
     assert found(Names([installed("a.safetensors", word)]), word) is None
     assert found(Names([installed(f"{word}.safetensors")]), word) == f"{word}.safetensors"

@@ -1,0 +1,59 @@
+"""What each program makes of a prompt and of a name, recorded by running its own code where it is Python.
+
+`fixtures/prompts/tags.json`: prompt, tags (name, text encoder, denoiser or its three block groups, rank), rest of the prompt.
+`error` stands for a tag that the program chokes on; we must say a problem there, and need not agree on a number.
+`fixtures/prompts/names.json`: a library (path, alias) and the file each name means in it.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hubtool.library.prompts import parse
+from hubtool.library.record import Label
+from hubtool.library.resolve import Names
+
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "prompts"
+TAGS = json.loads((FIXTURES / "tags.json").read_text("utf-8"))
+NAMES = json.loads((FIXTURES / "names.json").read_text("utf-8"))
+
+
+def as_recorded(tag, expected):
+    if expected == "error":
+        return "error" if tag.problem else tag
+    denoiser = list(tag.blocks) if tag.blocks else tag.denoiser
+    name = tag.name if expected[0] is not None else None  # skipped for its strength of zero: the name is not recorded
+    return [name, tag.text_encoder, denoiser, tag.dyn]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "row"),
+    [
+        pytest.param(dialect, row, id=f"{dialect}-{number}")
+        for dialect, peer in TAGS.items()
+        for number, row in enumerate(peer["prompts"])
+    ],
+)
+def test_a_prompt_means_what_the_program_takes_it_for(dialect, row):
+    prompt, expected, *rest = row
+    parsed = parse(prompt, dialect)
+    tags = [tag for tag in parsed.tags if tag.kind == "lora"]
+    assert len(tags) == len(expected)
+    assert [as_recorded(*pair) for pair in zip(tags, expected, strict=True)] == expected
+    assert rest in ([], [parsed.prompt])
+
+
+@pytest.mark.parametrize("dialect", NAMES["names"])
+def test_a_name_means_the_file_that_the_program_would_load(dialect):
+    names = Names(Label(f"/L/{path}", "/L", alias) for path, alias in NAMES["library"])
+    found = {name: names.find(name, dialect) for name, _ in NAMES["names"][dialect]}
+    assert [[name, label and label.path.removeprefix("/L/")] for name, label in found.items()] == NAMES["names"][
+        dialect
+    ]
+
+
+def test_there_are_as_many_vectors_as_were_promised():
+    counts = {dialect: len(TAGS[dialect]["prompts"]) + len(NAMES["names"][dialect]) for dialect in TAGS}
+    assert min(counts["a1111"], counts["sdnext"]) >= 120
+    assert min(counts.values()) >= 60
