@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hubtool.adapters.adapter import Adapter
 from hubtool.adapters.grouping import Grouped, group_tensors
 from hubtool.adapters.layer import Layer
-from hubtool.adapters.recorded import config_beside, recorded_scales
+from hubtool.adapters.recorded import config_beside, recorded_scales, recorded_terms
 from hubtool.errors import KeyClash, NotAnAdapter, UnknownArchitecture
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
@@ -129,8 +129,11 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
     metadata = file.metadata
     if best.dialect in {"diffusers", "peft", "diffusers-old"}:
         metadata = {**metadata, **(config_beside(file.path) if best.dialect == "peft" else {})}
-        scales = recorded_scales(target, metadata, layers)
-        layers = {module: replace(layer, recorded_scale=scales.get(module)) for module, layer in layers.items()}
+        scales, terms = recorded_scales(target, metadata, layers), recorded_terms(metadata)
+        layers = {
+            module: replace(layer, recorded_scale=scales.get(module), series_terms=terms)
+            for module, layer in layers.items()
+        }
     return Adapter(
         architecture=target,
         layers=layers,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes
     from hubtool.formats.tensor import LazyTensor
 
+PEFT_TERMS = 5  # how many PEFT takes where its config says nothing; OneTrainer always does
+
 #: A module's family is the first of these that recognises its tensors (a LoRA with a bias difference is a LoRA).
 _PRECEDENCE = ("lora", "loha", "lokr", "glora", "boft", "oft", "ia3", "full", "norm")
 
@@ -61,6 +63,7 @@ class Layer:
     tensors: Mapping[Role, LazyTensor]
     base: str = ""
     recorded_scale: float | None = None  # from the header's metadata, where the dialect has no alpha tensor
+    series_terms: int = PEFT_TERMS  # of PEFT's OFT (see `parametrizations.base.Values`)
 
     @property
     def shapes(self) -> dict[Role, Shape]:
@@ -121,6 +124,10 @@ class Layer:
         """Whether there is a tensor of this role."""
         return role in self.tensors
 
+    def number(self, role: Role) -> float:
+        """The value of a one-element tensor."""
+        return self.tensors[role].scalar()
+
     def float(self, role: Role) -> Tensor:
         """A tensor in float32 (torch is imported here, so that looking at shapes does without it)."""
         from hubtool.adapters.tensors import to_torch  # noqa: PLC0415
@@ -146,6 +153,20 @@ class Layer:
         except (RuntimeError, IndexError) as error:  # torch's words for sides that do not meet
             sides = ", ".join(f"{role.value} {list(tensor.shape)}" for role, tensor in self.tensors.items())
             raise BrokenAdapter(self.base, f"{self.base} does not give a change of {list(shape)}: {sides}.") from error
+
+    def change(self, shape: Shape, base: Tensor | None = None) -> Tensor:
+        """What becomes of the weight, less what it was: `delta` with DoRA applied, which needs the base weight, too.
+
+        Raises:
+            BrokenAdapter, NotRepresentable: see `delta`.
+        """
+        change = self.delta(shape, base)
+        if Role.MAGNITUDE not in self.tensors:
+            return change
+        from hubtool.adapters.magnitude import decomposed  # noqa: PLC0415  # only files with DoRA need it
+        from hubtool.adapters.parametrizations.base import needed  # noqa: PLC0415
+
+        return decomposed(change, needed(base, "DoRA").reshape(shape), self.float(Role.MAGNITUDE))
 
     def without(self, *roles: Role) -> dict[Role, LazyTensor]:
         """Its tensors but those of the roles named."""

@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from hubtool.adapters.layer import PEFT_TERMS
 from hubtool.adapters.metadata import read_json, read_number
 from hubtool.adapters.patterns import Patterns
 from hubtool.formats.tensor import scalar_tensor
@@ -73,6 +74,16 @@ def recorded_scales(
             if alpha is not None:
                 found[module] = alpha / math.sqrt(rank) if root else alpha / rank
     return found
+
+
+def recorded_terms(metadata: Mapping[str, str]) -> int:
+    """How PEFT's OFT computes its rotations (see `Values.series_terms`), as its config says or by default."""
+    table = _json_object(metadata.get(PEFT_KEY, ""))
+    fields = {key.rpartition(".")[2]: value for key, value in table.items()}
+    if fields.get("use_cayley_neumann") is False:
+        return 0
+    terms = fields.get("num_cayley_neumann_terms")
+    return terms if type(terms) is int and 1 <= terms <= 100 else PEFT_TERMS
 
 
 def _config(table: Mapping[str, object], component: str) -> dict[str, object]:

@@ -40,7 +40,7 @@ class Extent(NamedTuple):
     def fits(self, shape: Shape) -> bool:
         """Whether a weight of this shape can be meant (1×1 convolutions and linear layers are the same)."""
         rows, columns = shape[0], prod(shape[1:])
-        if self.either is not None and self.either not in {rows, columns}:
+        if self.either is not None and self.either not in {rows, columns, *shape[1:2]}:
             return False
         return self.rows in {None, rows} and self.columns in {None, columns}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hubtool.errors import NotRepresentable
 from hubtool.naming.address import Role
@@ -17,6 +17,13 @@ Shape = tuple[int, ...]
 Shapes = Mapping[Role, Shape]
 
 
+class Cut(NamedTuple):
+    """How a change falls apart by output rows. Tensors that are not named belong to every part whole."""
+
+    by_row: Mapping[Role, int]  # output rows that one entry of the tensor's first axis stands for
+    factors: tuple[tuple[Role, Role], ...] = ()  # (left, right): columns of left and rows of right are rank directions
+
+
 class Values(Protocol):
     """One module's tensors as arithmetic wants them."""
 
@@ -28,11 +35,22 @@ class Values(Protocol):
     def scale(self) -> float:
         """alpha / rank as the parametrization defines it."""
 
+    @property
+    def series_terms(self) -> int:
+        """Terms of the series that stands for the Cayley transform in PEFT's OFT; 0 for the transform itself."""
+
+    def number(self, role: Role) -> float:
+        """The value of a one-element tensor."""
+
     def float(self, role: Role) -> Tensor:
         """A tensor in float32."""
 
     def has(self, role: Role) -> bool:
         """Whether the module has such a tensor."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shape of each tensor."""
 
 
 class Parametrization(Protocol):
@@ -52,6 +70,9 @@ class Parametrization(Protocol):
 
     def extent(self, shapes: Shapes) -> Extent:
         """What the tensors say about the shape of the weight."""
+
+    def cut(self, values: Values) -> Cut | None:
+        """How to take the change apart by output rows; None where no row can be had without the others."""
 
     def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """The change of a weight of this shape at strength 1, float32; `base` is that weight, if it is at hand.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, needed
+from hubtool.adapters.parametrizations.base import Cut, Parametrization, Shape, Shapes, Values, needed
 from hubtool.errors import NotRepresentable
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
@@ -44,6 +44,10 @@ class Full:
             return Extent(modulation[-2], modulation[-1])
         bias = shapes.get(Role.DIFF_BIAS)
         return Extent(bias[0]) if bias else Extent()
+
+    def cut(self, values: Values) -> Cut | None:
+        """Row by row; a modulation parameter is no weight."""
+        return None if values.has(Role.DIFF_MODULATION) else Cut({Role.DIFF: 1, Role.SET_WEIGHT: 1})
 
     def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """The difference as it is, or the new value less the base weight."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent
+from hubtool.adapters.parametrizations.base import Cut, Parametrization, Shape, Shapes, Values, absent
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -46,6 +46,12 @@ class LoHa:
         if core:
             return Extent(first[1], second[1] * prod(core[2:]))
         return Extent(first[0], second[1])
+
+    def cut(self, values: Values) -> Cut | None:
+        """Rows of the left factors; with Tucker cores these lie the other way round, and only in convolutions."""
+        if values.has(Role.HADA_T1):
+            return None
+        return Cut({Role.HADA_W1_A: 1, Role.HADA_W2_A: 1}, (_FACTORS[:2], _FACTORS[2:]))
 
     def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """scale · the element-wise product."""

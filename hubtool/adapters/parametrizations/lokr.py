@@ -9,13 +9,12 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from hubtool.adapters.parametrizations.base import Cut, Parametrization, Shape, Shapes, Values
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values
 
 _W1 = (Role.LOKR_W1_A, Role.LOKR_W1_B)
 _W2 = (Role.LOKR_W2_A, Role.LOKR_W2_B)
@@ -53,6 +52,13 @@ class LoKr:
         if first is None or second is None:
             return Extent()
         return Extent(first[0] * second[0], first[1] * second[1])
+
+    def cut(self, values: Values) -> Cut | None:
+        """Rows of `w1`, each of which stands for all rows of `w2`."""
+        second = _sides(values.shapes, Role.LOKR_W2, _W2, Role.LOKR_T2)
+        if second is None:
+            return None
+        return Cut({Role.LOKR_W1 if values.has(Role.LOKR_W1) else Role.LOKR_W1_A: second[0]})
 
     def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """scale · w1 ⊗ w2, in the weight's shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.parametrizations.base import Parametrization, Shape, Shapes, Values, absent
+from hubtool.adapters.parametrizations.base import Cut, Parametrization, Shape, Shapes, Values, absent
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Extent
 
@@ -35,6 +35,11 @@ class Norm:
         """As many features as the norm has."""
         weight = shapes.get(Role.NORM_WEIGHT) or shapes.get(Role.NORM_BIAS)
         return Extent(weight[0], 1) if weight else Extent()
+
+    def cut(self, values: Values) -> Cut | None:
+        """Feature by feature."""
+        del values
+        return Cut({Role.NORM_WEIGHT: 1, Role.NORM_BIAS: 1})
 
     def delta(self, values: Values, shape: Shape, base: Tensor | None = None) -> Tensor:
         """The weight's change as it is."""

@@ -178,6 +178,179 @@ def test_the_second_factors_rank_counts_where_both_are_factorised() -> None:
     assert Layer(lazy(tensors | alpha(3))).scale == 1.5
 
 
+# ---------------------------------------------------------------- what depends on the base weight
+
+BASE = np.random.default_rng(5).standard_normal((6, 8, 3, 3))
+
+
+def checked_with_base(tensors: Tensors, base: np.ndarray, expected: np.ndarray, family: str) -> None:
+    import torch
+
+    layer = Layer(lazy(tensors), "module")
+    assert layer.parametrization.id == family
+    assert layer.extent.fits(base.shape)
+    found = layer.delta(base.shape, torch.from_numpy(base).float()).double().numpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+@pytest.mark.parametrize("rank", [2, 6, 8])
+@pytest.mark.parametrize("old", [False, True])
+def test_both_generations_of_glora_are_the_same_change(kernel: tuple[int, ...], rank: int, old: bool) -> None:
+    """A square module of full rank is the one case that cannot be told; it is read as the newer layout."""
+    base = BASE if kernel else BASE[..., 0, 0]
+    ones = (1,) * len(kernel)
+    new = made(
+        glora_a1=(8, rank, *ones), glora_a2=(rank, 8, *ones), glora_b1=(6, rank, *ones), glora_b2=(rank, 8, *kernel)
+    )
+    mixed = np.einsum("ir,rj->ij", array(new, R.GLORA_A1).reshape(8, rank), array(new, R.GLORA_A2).reshape(rank, 8))
+    expected = np.einsum("or,ri...->oi...", array(new, R.GLORA_B1).reshape(6, rank), array(new, R.GLORA_B2))
+    expected = expected + np.einsum("oi...,ij->oj...", base, mixed)
+    if old:
+        swaps = {R.GLORA_A1: R.GLORA_A2, R.GLORA_A2: R.GLORA_A1, R.GLORA_B1: R.GLORA_B2, R.GLORA_B2: R.GLORA_B1}
+        new = {role: new[other] for role, other in swaps.items()}
+    checked_with_base(new | alpha(rank / 2), base, expected / 2, "glora")
+
+
+def test_glora_with_a_tucker_core_has_the_kernel_there() -> None:
+    tensors = made(
+        glora_a1=(8, 2, 1, 1),
+        glora_a2=(2, 8, 1, 1),
+        glora_b1=(6, 2, 1, 1),
+        glora_b2=(2, 8, 1, 1),
+        glora_bm=(2, 2, 3, 3),
+    )
+    flat = {role: array(tensors, role).reshape(raw.shape[:2]) for role, raw in tensors.items() if role != R.GLORA_BM}
+    expected = np.einsum("or,rsxy,si->oixy", flat[R.GLORA_B1], array(tensors, R.GLORA_BM), flat[R.GLORA_B2])
+    expected += np.einsum("oixy,ir,rj->ojxy", BASE, flat[R.GLORA_A1], flat[R.GLORA_A2])
+    checked_with_base(tensors, BASE, expected, "glora")
+
+
+def test_the_blocks_of_the_oldest_oft_are_the_rotation_itself() -> None:
+    tensors = made(oft_diag=(3, 2, 2))
+    turned = np.einsum("knm,kn...->km...", array(tensors, R.OFT_DIAG), BASE.reshape(3, 2, 8, 3, 3)).reshape(BASE.shape)
+    checked_with_base(tensors, BASE, turned - BASE, "oft")
+
+
+def skew(triangles: np.ndarray, side: int) -> np.ndarray:
+    upper = np.zeros((len(triangles), side, side))
+    rows, columns = np.triu_indices(side, 1)
+    upper[:, rows, columns] = triangles
+    return upper - upper.transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("terms", [0, 1, 2, 3, 4, 5, 6])
+def test_pefts_oft_turns_inputs_by_a_series_or_the_other_way_by_the_inverse(terms: int, scaled: bool) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    base = BASE[..., 0, 0]
+    tensors = made(oft_r=(2, 6)) | ({R.OFT_SCALED: Raw("F32", (), np.float32(1).tobytes())} if scaled else {})
+    q = skew(array(tensors, R.OFT_R) / (2 * math.sqrt(3) if scaled else 1), 4)
+    eye = np.eye(4)
+    powers = [np.linalg.matrix_power(q, exponent) for exponent in range(6)]
+    series = {
+        0: (eye - q) @ np.linalg.inv(eye + q),
+        1: eye + 0 * q,
+        2: eye + 2 * q,
+        **dict.fromkeys((3, 4), eye + 2 * q + 2 * powers[2] + powers[3]),
+        5: eye + 2 * q + 2 * powers[2] + 2 * powers[3] + powers[4],
+        6: eye + 2 * q + 2 * powers[2] + 2 * powers[3] + 2 * powers[4] + powers[5],
+    }[terms]
+    expected = np.einsum("oki,kji->okj", base.reshape(6, 2, 4), series).reshape(6, 8) - base
+    layer = replace(Layer(lazy(tensors), "module"), series_terms=terms)
+    found = layer.delta((6, 8), torch.from_numpy(base).float()).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_pefts_boft_turns_inputs_by_one_butterfly_after_the_other(levels: int) -> None:
+    """Its own forward pass needs CUDA for more than one; this is `block_butterfly_perm` and `get_delta_weight` spelt out."""
+    side, count, half = 4, 4, 2
+    base = np.random.default_rng(1).standard_normal((6, side * count))
+    tensors = made(boft_r=(levels, count, side, side), boft_s=(6, 1))
+    blocks, matrix = array(tensors, R.BOFT_R), np.eye(side * count)
+    for level in range(levels):
+        q = (blocks[level] - blocks[level].transpose(0, 2, 1)) / 2
+        turns = (np.eye(side) - q) @ np.linalg.inv(np.eye(side) + q)
+        diagonal = np.zeros((side * count, side * count))
+        for index, turn in enumerate(turns):
+            diagonal[index * side : (index + 1) * side, index * side : (index + 1) * side] = turn
+        width, order = side * 2**level, []
+        for start in range(0, side * count, width):
+            halves = [list(range(start + h, start + h + half)) for h in range(0, width, half)]
+            order += [i for h in (*halves[::2], *halves[1::2]) for i in h]
+        permutation = np.eye(side * count)[order] if levels > 1 else np.eye(side * count)
+        matrix = permutation @ diagonal @ permutation.T @ matrix
+    expected = (matrix @ base.T).T * array(tensors, R.BOFT_S) - base
+    checked_with_base(tensors, base, expected, "boft")
+
+
+@pytest.mark.parametrize(
+    ("factors", "weight", "axis"), [((6, 1), (6, 8), 0), ((1, 8), (6, 8), 1), ((1, 6, 1, 1), (6, 8, 3, 3), 0),
+                                    ((1, 8, 1, 1), (6, 8, 3, 3), 1), ((1, 6, 1, 1), (6, 6, 3, 3), 0)]
+)  # fmt: skip
+def test_pefts_ia3_multiplies_the_axis_that_its_length_says(
+    factors: tuple[int, ...], weight: tuple[int, ...], axis: int
+) -> None:
+    tensors = made(ia3_l=factors)
+    base = np.random.default_rng(2).standard_normal(weight)
+    shape = [-1 if i == axis else 1 for i in range(len(weight))]
+    checked_with_base(tensors, base, base * (array(tensors, R.IA3_L).reshape(shape) - 1), "ia3")
+
+
+# ---------------------------------------------------------------- full rank, and remainders
+
+
+def test_a_lone_down_of_the_weights_shape_is_the_change_and_its_alpha_means_nothing() -> None:
+    tensors = made(down=(300, 20))
+    check(tensors | alpha(16), array(tensors, R.DOWN), 1.0, "lora")
+    assert Layer(lazy(tensors)).rank is None
+
+
+def test_a_lone_down_of_few_rows_is_half_a_pair() -> None:
+    assert Layer(lazy(made(down=(128, 320)))).parametrization.missing({R.DOWN: (128, 320)}) == (R.UP,)
+
+
+def test_a_sparse_remainder_is_added_before_scaling() -> None:
+    tensors = made(down=(2, 5), up=(6, 2), sparse_values=(3,))
+    tensors[R.SPARSE_INDICES] = Raw("I64", (2, 3), np.array([[0, 5, 0], [1, 4, 1]], "<i8").tobytes())
+    tensors[R.SPARSE_SIZE] = Raw("I64", (2,), np.array([6, 5], "<i8").tobytes())
+    expected = array(tensors, R.UP) @ array(tensors, R.DOWN)
+    np.add.at(expected, ([0, 5, 0], [1, 4, 1]), array(tensors, R.SPARSE_VALUES))
+    check(tensors | alpha(1), expected, 0.5, "lora")
+
+
+# ---------------------------------------------------------------- DoRA
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+@pytest.mark.parametrize(("shape", "axes"), [((6, 1), "out"), ((6,), "out"), ((1, 5), "in")])
+def test_dora_gives_each_row_or_column_the_length_that_it_stores(
+    kernel: tuple[int, ...], shape: tuple[int, ...], axes: str
+) -> None:
+    import torch
+
+    ones = (1,) * len(kernel)
+    stored = (*shape, *ones) if len(shape) > 1 else shape
+    tensors = made(down=(2, 5, *kernel), up=(6, 2, *ones)) | made(9, magnitude=stored)
+    base = torch.from_numpy(BASE[:, :5] if kernel else BASE[:, :5, 0, 0]).float()
+    whole = (base + Layer(lazy(tensors)).change(tuple(base.shape), base)).double().numpy()
+    lengths = (
+        np.linalg.norm(whole.reshape(6, -1), axis=1)
+        if axes == "out"
+        else np.sqrt((whole**2).sum(0).reshape(5, -1).sum(1))
+    )
+    np.testing.assert_allclose(lengths, np.abs(array(tensors, R.MAGNITUDE)).ravel(), rtol=1e-5)
+
+
+def test_dora_without_the_base_weight_says_so() -> None:
+    with pytest.raises(NotRepresentable, match="DoRA"):
+        Layer(lazy(made(down=(2, 5), up=(6, 2), magnitude=(6, 1)))).change((6, 5))
+
+
 # ---------------------------------------------------------------- plain differences and norms
 
 
