@@ -106,19 +106,20 @@ def identify(groups: Sequence[Group], tensors: int, metadata: Mapping[str, str])
     found.sort(key=lambda pair: _order(*pair))
     best = found[0][0]
     ties = [pair for pair in found if (pair[0].coverage, pair[0].fill) == (best.coverage, best.fill)]
-    return Identification(tuple(_with_evidence(*pair) for pair in ties))
+    closest = max(hint.length for _, hint in ties)
+    return Identification(tuple(_with_evidence(found, hint.entry * (hint.length == closest)) for found, hint in ties))
 
 
 def _explanations(
     groups: Sequence[Group], tensors: int, metadata: Mapping[str, str], remark: str = ""
-) -> list[tuple[Candidate, str]]:
+) -> list[tuple[Candidate, Hint]]:
     """Each architecture's best explanation that covers half, with the metadata entry that speaks for it."""
     found = []
     for id in shortlist([group.base for group in groups]):
         explained = _best_dialect(architecture(id), groups, tensors)
         if explained is not None and explained.coverage >= _HALF:
             remarked = replace(explained, evidence=(remark,) if remark else ())
-            found.append((remarked, metadata_hint(architecture(id), metadata)))
+            found.append((remarked, _hint(architecture(id), metadata)))
     return found
 
 
@@ -249,21 +250,34 @@ def _fill(target: Architecture, modules: set[ModuleRef]) -> float:
     return sum(sizes[key] == count for key, count in touched.items()) / len(touched) if touched else 0.0
 
 
+class Hint(NamedTuple):
+    """A metadata entry that names an architecture; the longer the part that matches, the closer it is meant."""
+
+    entry: str = ""
+    length: int = 0
+
+
 def metadata_hint(target: Architecture, metadata: Mapping[str, str]) -> str:
     """The metadata entry that names this architecture, as `key=value`; empty if none does."""
+    return _hint(target, metadata).entry
+
+
+def _hint(target: Architecture, metadata: Mapping[str, str]) -> Hint:
     if ARCHITECTURE_KEY in metadata:
-        return f"{ARCHITECTURE_KEY}={target.id}" if metadata[ARCHITECTURE_KEY] == target.id else ""
+        named = metadata[ARCHITECTURE_KEY] == target.id
+        return Hint(f"{ARCHITECTURE_KEY}={target.id}", len(target.id)) if named else Hint()
     for key in ("modelspec.architecture", "ss_base_model_version"):
         value = metadata.get(key, "")
-        if value and value.lower().startswith(tuple(hint.lower() for hint in target.hints)):
-            return f"{key}={value[:80]}"
-    return ""
+        matching = [len(hint) for hint in target.hints if value.lower().startswith(hint.lower())]
+        if matching:
+            return Hint(f"{key}={value[:80]}", max(matching))
+    return Hint()
 
 
-def _order(candidate: Candidate, hint: str) -> tuple[float, float, bool, float, int, int]:
+def _order(candidate: Candidate, hint: Hint) -> tuple[float, float, int, float, int, int]:
     target = architecture(candidate.architecture)
     untouched = len(target.modules) - len(candidate.explained)
-    return (-candidate.coverage, -candidate.fill, not hint, -_own_share(candidate), target.prior, untouched)
+    return (-candidate.coverage, -candidate.fill, -hint.length, -_own_share(candidate), target.prior, untouched)
 
 
 def _with_evidence(candidate: Candidate, hint: str) -> Candidate:

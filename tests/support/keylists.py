@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from functools import cache
@@ -67,6 +68,50 @@ def modules(name: str) -> Modules:
     return Modules(shapes, table.get("original", {}), fused, table.get("swapped", {}))
 
 
+class Family(NamedTuple):
+    """Modules whose paths differ in their numbers only."""
+
+    path: str  # `#` for each number
+    shape: Shape
+    numbers: tuple[str, ...]  # the values of each `#`, e.g. "0-18"
+
+    def paths(self) -> list[str]:
+        """Every path, written out."""
+        parts = self.path.split("#")
+        chosen = itertools.product(*(_numbers(text) for text in self.numbers))
+        return ["".join(itertools.chain(*zip(parts, [*values, ""], strict=True))) for values in chosen]
+
+
+class Reference(NamedTuple):
+    """A list of fixtures/families: the modules of diffusers' class, and where known those of the authors' own."""
+
+    note: str
+    modules: Mapping[str, Shape]
+    native: Mapping[str, Shape]
+    pairs: tuple[tuple[str, str, tuple[str, ...], int], ...]  # operation, the authors' name, canonical ones, how many
+    original: Mapping[str, str]  # canonical → the authors' name, where they are listed one by one
+
+
+@cache
+def reference(name: str) -> Reference:
+    """A list of fixtures/families."""
+    table = json.loads((FIXTURES / "families" / f"{name}.json").read_text("utf-8"))
+    modules, native = (_written_out(table.get(key, [])) for key in ("modules", "native"))
+    pairs = tuple((row[0], row[1], tuple(row[2]), row[3]) for row in table.get("pairs", []))
+    return Reference(table.get("note", ""), modules, native, pairs, table.get("original", {}))
+
+
+def _written_out(rows: list[list[Any]]) -> dict[str, Shape]:
+    families = [Family(path, tuple(shape), tuple(numbers)) for path, shape, numbers in rows]
+    return {path: family.shape for family in families for path in family.paths()}
+
+
+def _numbers(text: str) -> list[str]:
+    """`0-2,5` → 0, 1, 2, 5."""
+    ends = [(part.split("-")[0], part.split("-")[-1]) for part in text.split(",")]
+    return [str(number) for first, last in ends for number in range(int(first), int(last) + 1)]
+
+
 _ENCODERS = {"sd1": {"te": "clip-l"}, "sd2": {"te": "openclip-h"},
              "sdxl": {"te1": "clip-l", "te2": "openclip-bigg", "text_encoder": "clip-l", "text_encoder_2": "openclip-bigg"},
              "flux1": {"te1": "clip-l", "te3": "t5-xxl"}}  # fmt: skip
@@ -74,12 +119,15 @@ _PROCESSOR = re.compile(r"\.processor\.to_(q|k|v|out)_lora$")
 
 
 def _shape_at_rank_4(architecture: str, base: str, suffix: str) -> Shape:
+    if suffix == ".diff_m":  # Wan's `modulation` is a parameter of the block, no module
+        return (1, 6, 5120)
     weight = _weight(architecture, base)
     outputs, inputs, kernel = weight[0], weight[1], weight[2:]
     ones = (1,) * len(kernel)
     shapes: dict[str, Shape] = {
         ".alpha": (), ".on_input": (), ".weight": (outputs,), ".lora_magnitude_vector": (outputs,),
         ".dora_scale": (outputs, 1, *ones), ".lora_mid.weight": (4, 4, *kernel),
+        ".lokr_w1": (4, 4), ".lokr_w2": (outputs // 4, inputs // 4),
     }  # fmt: skip
     down = (4, inputs, *kernel)
     up = (outputs, 4, *ones)
@@ -90,11 +138,11 @@ def _weight(architecture: str, base: str) -> Shape:
     """Shape of the layer that a base names, found by flattening everything: prefixes, dots, the oldest attention names."""
     path = _PROCESSOR.sub(lambda m: f".to_{m[1]}" + (".0" if m[1] == "out" else ""), base)
     flat = path.replace(".", "_")
-    for slot, encoder in _ENCODERS[architecture].items():
+    for slot, encoder in _ENCODERS.get(architecture, {}).items():
         for prefix in (f"lora_{slot}_", f"{slot}_"):
             if flat.startswith(prefix) and (found := _flat(encoder).get(flat.removeprefix(prefix))):
                 return found
-    for prefix in ("lora_unet_", "unet_", "transformer_", ""):
+    for prefix in ("lora_unet_", "unet_", "transformer_", "diffusion_model_", ""):
         if flat.startswith(prefix) and (found := _flat(architecture).get(flat.removeprefix(prefix))):
             return found
     raise KeyError(base)
@@ -102,6 +150,8 @@ def _weight(architecture: str, base: str) -> Shape:
 
 @cache
 def _flat(name: str) -> Mapping[str, Shape]:
+    if not (FIXTURES / "modules" / f"{name}.json").exists():
+        return {path.replace(".", "_"): shape for path, shape in reference(name).modules.items()}
     table = modules(name)
     names = {path.replace(".", "_"): shape for path, shape in table.shapes.items()}
     names |= {original.replace(".", "_"): table.shapes[path] for path, original in table.original.items()}
@@ -132,6 +182,8 @@ def at_rank(shapes: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
             found[key] = (rank, *shape[1:])
         elif re.search(r"lora_(up|B)\.|lora\.up|\.up\.weight", key):
             found[key] = (shape[0], rank, *shape[2:])
+        elif "lora_mid." in key:
+            found[key] = (rank, rank, *shape[2:])
         else:
             found[key] = shape
     return found
