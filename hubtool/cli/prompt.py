@@ -12,7 +12,23 @@ from hubtool.cli._group import HubtoolGroup
 from hubtool.cli._output import answer, say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hubtool.library.index import Index
+    from hubtool.library.prompt_writing import Rewritten
     from hubtool.library.references import References
+    from hubtool.settings import Settings
+
+    Change = Callable[[Index, Settings, str], Rewritten]
+
+DIALECTS = ("a1111", "comfyui", "swarmui", "sdnext", "fooocus")
+_dialect = click.option(
+    "--dialect",
+    default="a1111",
+    show_default=True,
+    type=click.Choice(DIALECTS),
+    help="How to read the tags: of two numbers, A1111 puts the text encoder first, ComfyUI and SwarmUI last.",
+)
 
 
 @click.group(cls=HubtoolGroup)
@@ -26,13 +42,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("text")
-@click.option(
-    "--dialect",
-    default="a1111",
-    show_default=True,
-    metavar="a1111|comfyui|swarmui|sdnext|fooocus",
-    help="How to read the tags: of two numbers, A1111 puts the text encoder first, ComfyUI and SwarmUI last.",
-)
+@_dialect
 def parse(text: str, dialect: str) -> None:
     """Say which adapters a prompt uses, at which strengths, and which of them are installed.
 
@@ -47,11 +57,128 @@ def parse(text: str, dialect: str) -> None:
     from hubtool.library.scan import fresh_index
 
     settings = current_run().settings()
-    if text == "-":
-        text = sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n")
     with fresh_index(settings, say) as index:
-        found = read_prompt(index, settings, text, dialect)
+        found = read_prompt(index, settings, _read(text), dialect)
     answer({"tags": found.tags, "prompt": found.prompt, "missing": found.missing}, lambda: _text(found))
+
+
+@command.command()
+@click.argument("text")
+@click.option("--to", required=True, type=click.Choice(DIALECTS), help="The UI that shall read it.")
+@_dialect
+def convert(text: str, to: str, dialect: str) -> None:
+    """Spell the tags of a prompt for another UI; what that UI cannot say is told.
+
+    \b
+    hubtool prompt convert --to comfyui "a castle <lora:pixel-art:0.5:0.8>"
+    hubtool prompt convert --dialect swarmui --to a1111 - < prompt.txt
+    """
+    from hubtool.library import prompt_writing
+
+    _show(prompt_writing.convert(_read(text), dialect, to))
+
+
+@command.command()
+@click.argument("text")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="Only this LoRA (repeatable).")
+@_dialect
+def strip(text: str, names: tuple[str, ...], dialect: str) -> None:
+    """Take the LoRAs out of a prompt.
+
+    \b
+    hubtool prompt strip "a castle <lora:pixel-art:0.8>"
+    """
+    from hubtool.library import prompt_writing
+
+    _show(prompt_writing.strip(_read(text), dialect, names))
+
+
+@command.command()
+@click.argument("name")
+@click.argument("text", default="")
+@click.option("--triggers/--no-triggers", default=True, help="Add its trigger words, too.", show_default=True)
+@_dialect
+def add(name: str, text: str, dialect: str, *, triggers: bool) -> None:
+    """Add the installed LoRA NAME, or NAME:STRENGTH, and its trigger words to a prompt.
+
+    Without a strength the one that you prefer is taken, else 1.
+
+    \b
+    hubtool prompt add pixel-art:0.8 "a castle"
+    """
+    from hubtool.library.adding import added
+
+    _change(lambda index, _, said: added(index, said, name, dialect, triggers=triggers), text)
+
+
+@command.command()
+@click.argument("text")
+@_dialect
+def relink(text: str, dialect: str) -> None:
+    """Replace names that are unknown here by those that the same files have here.
+
+    A text with "Lora hashes" (what A1111 writes into pictures) is matched by hash, another by names that differ in case,
+    blanks or punctuation only.
+
+    \b
+    hubtool prompt relink - < infotext.txt
+    """
+    from hubtool.library.relinking import relinked
+
+    _change(lambda index, settings, said: relinked(index, settings, said, dialect), text)
+
+
+@command.command()
+@click.argument("text")
+@click.option("--total", type=float, default=1.0, show_default=True, help="What the strengths may add up to.")
+@_dialect
+def balance(text: str, total: float, dialect: str) -> None:
+    """Scale the strengths of a prompt down together, so that their sum is at most a total.
+
+    \b
+    hubtool prompt balance --total 1.2 "<lora:a:1><lora:b:0.8>"
+    """
+    from hubtool.library import prompt_writing
+
+    _show(prompt_writing.balance(_read(text), dialect, total))
+
+
+@command.command()
+@click.argument("text")
+@_dialect
+def hashes(text: str, dialect: str) -> None:
+    """Print the line of hashes that A1111 (or SD.Next) would write below a picture made with this prompt.
+
+    \b
+    hubtool prompt hashes "a castle <lora:pixel-art:0.8>"
+    """
+    from hubtool.library.relinking import hashes_line
+    from hubtool.library.scan import fresh_index
+
+    settings = current_run().settings()
+    with fresh_index(settings, say) as index:
+        line = hashes_line(index, settings, _read(text), dialect)
+    answer({"hashes": line}, lambda: line)
+
+
+def _read(text: str) -> str:
+    return sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n") if text == "-" else text
+
+
+def _change(change: Change, text: str) -> None:
+    """Rewrite a prompt with what the library knows."""
+    from hubtool.library.scan import fresh_index
+
+    settings = current_run().settings()
+    with fresh_index(settings, say) as index:
+        done = change(index, settings, _read(text))
+    _show(done)
+
+
+def _show(done: Rewritten) -> None:
+    for sentence in done.lost:
+        say(sentence)
+    answer({"prompt": done.prompt, "lost": done.lost, "changed": done.changed}, lambda: done.prompt)
 
 
 def _text(found: References) -> str:

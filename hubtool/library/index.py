@@ -166,6 +166,18 @@ class Index:
         """The files with this SHA-256, or made from one by conversion; by path."""
         return self._read("AND (sha256 = ?1 OR source_sha256 = ?1) ORDER BY file.path", (sha256,))
 
+    def with_short_hash(self, start: str) -> list[Installed]:
+        """The files that have a hash of any kind which begins so (8 digits or more, any case, `0x` allowed); by path.
+
+        Only hashes that were computed, and those that trainers wrote into headers, are known.
+        """
+        digits = start.lower().removeprefix("0x")
+        if len(digits) < 8 or not all(digit in "0123456789abcdef" for digit in digits):
+            return []
+        kinds = ("sha256", "autov1", "autov3", "crc32", "blake3", "tensors_sha256", "embedded_hash", "source_sha256")
+        clause = " OR ".join(f"substr({kind}, 1, ?2) = ?1" for kind in kinds)
+        return self._read(f"AND ({clause}) ORDER BY file.path", (digits, len(digits)))
+
     def from_hub(self, hub: str, ids: Mapping[str, str]) -> list[Installed]:
         """The files that came from a hub, with these ids (`model_id`, `version_id`, `file_id`); by path."""
         clause = "".join(f"AND origin.{name} = ? " for name in ids)

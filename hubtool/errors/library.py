@@ -1,0 +1,38 @@
+"""The user's own collection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hubtool.errors.base import HubtoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LibraryProblem(HubtoolError):
+    """Something about the user's own collection; `name` says what."""
+
+    code = "library"
+
+    def __init__(self, name: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class NameTaken(LibraryProblem):
+    """Another file already has this name in the target folder."""
+
+    code = "exists"
+    hint = "Install it under another name with `--name`."
+
+
+class NotInstalled(LibraryProblem):
+    """No file of the library has this name; `suggestions` are close ones."""
+
+    code = "not_installed"
+
+    def __init__(self, name: str, suggestions: Sequence[str] = ()) -> None:
+        close = f"Did you mean {' or '.join(suggestions)}?" if suggestions else "`hubtool list` shows what is installed."
+        super().__init__(name, f"No LoRA called {name!r} is installed.", hint=close)
+        self.suggestions = tuple(suggestions)

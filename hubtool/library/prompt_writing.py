@@ -1,0 +1,171 @@
+"""Prompts rewritten: tags spelt for another UI, added, removed, renamed, or weighed against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hubtool.errors import NotRepresentable, UsageProblem
+from hubtool.library.prompts import DIALECTS, LORA_KINDS, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hubtool.library.prompts import Tag
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A prompt after a change, and what could not be kept."""
+
+    prompt: str
+    lost: tuple[str, ...] = ()  # sentences
+    changed: int = 0  # tags
+
+
+def spell(tag: Tag, dialect: str) -> tuple[str, str]:
+    """A LoRA's tag as a UI reads it, and what is lost by that (empty: nothing).
+
+    >>> from hubtool.library.prompts import parse
+    >>> spell(parse("<lora:ink:0.5:0.8>", "a1111").tags[0], "comfyui")
+    ('<lora:ink:0.8:0.5>', '')
+
+    Raises:
+        NotRepresentable: the name cannot stand in a tag of this dialect.
+    """
+    _check_name(tag.name, dialect)
+    te, denoiser = _text(tag.text_encoder), _text(tag.denoiser)
+    grammar = DIALECTS[dialect]
+    lost = [
+        f"{tag.name}: {what} cannot be said for {dialect}."
+        for what, is_lost in (
+            ("the rank of a DyLoRA", tag.dyn is not None and not grammar.named),
+            ("strengths by block", tag.blocks is not None and not grammar.parts),
+            ("a strength that changes by step", bool(tag.steps) and not grammar.parts),
+            ("a strength of the text encoder of its own", te != denoiser and dialect == "fooocus"),
+        )
+        if is_lost
+    ]
+    if tag.steps and grammar.parts:
+        return tag.raw, ""  # only SD.Next has steps: it is SD.Next's tag already
+    return f"<lora:{':'.join([tag.name, *_strengths(tag, dialect, te, denoiser)])}>", " ".join(lost)
+
+
+def _strengths(tag: Tag, dialect: str, te: str, denoiser: str) -> list[str]:
+    if te == denoiser or dialect == "fooocus":
+        parts = [denoiser]
+    elif DIALECTS[dialect].denoiser_first:
+        parts = [denoiser, te]
+    else:
+        parts = [te, denoiser] if DIALECTS[dialect].second else [f"te={te}", f"unet={denoiser}"]
+    if tag.blocks and DIALECTS[dialect].parts:
+        parts += [f"{part}={_text(value)}" for part, value in zip(("in", "mid", "out"), tag.blocks, strict=True)]
+    if tag.dyn is not None and DIALECTS[dialect].named:
+        parts.append(f"dyn={tag.dyn}")
+    return parts
+
+
+def _text(number: float) -> str:
+    """As short as it can be without another value: 1, 0.85, -0.5."""
+    return repr(int(number)) if number == int(number) else repr(number)
+
+
+def _check_name(name: str, dialect: str) -> None:
+    grammar = DIALECTS[dialect]
+    bad = [character for character in (":", ">") if character in name]
+    if grammar.named and name.count("=") == 1:
+        bad.append("=")
+    if dialect == "fooocus" and "," in name:
+        bad.append(",")
+    if bad or not name:
+        message = f"The name {name!r} cannot stand in a tag for {dialect}" + (f": it has a {bad[0]}." if bad else ".")
+        raise NotRepresentable(name, message, hint="Give the file another name.")
+
+
+def convert(text: str, source: str, target: str) -> Rewritten:
+    """The same prompt for another UI; tags that are no LoRAs stay as they are.
+
+    Raises:
+        UsageProblem: no such dialect. NotRepresentable: a name that the other UI cannot read.
+    """
+    if target not in DIALECTS:
+        raise UsageProblem(f"There is no prompt dialect {target}; there are {', '.join(DIALECTS)}.")
+    lost: list[str] = []
+
+    def change(tag: Tag) -> str:
+        written, loss = spell(tag, target)
+        lost.extend([loss] if loss else [])
+        return written
+
+    done = _rewritten(text, source, change)
+    return replace(done, lost=tuple(lost))
+
+
+def strip(text: str, dialect: str, names: Iterable[str] = ()) -> Rewritten:
+    """The prompt without its LoRA tags, or without those that have one of the names."""
+    wanted = frozenset(names)
+    return _rewritten(text, dialect, lambda tag: "" if not wanted or tag.name in wanted else tag.raw)
+
+
+def relink(text: str, dialect: str, names: Mapping[str, str]) -> Rewritten:
+    """The prompt with LoRAs renamed: name in the prompt → name here."""
+
+    def change(tag: Tag) -> str:
+        return spell(replace(tag, name=names[tag.name]), dialect)[0] if tag.name in names else tag.raw
+
+    return _rewritten(text, dialect, change)
+
+
+def balance(text: str, dialect: str, total: float) -> Rewritten:
+    """The prompt with all strengths scaled by one factor, so that the sizes of the denoiser's add up to at most `total`.
+
+    Raises:
+        UsageProblem: a total that is not above zero.
+    """
+    if not total > 0:
+        raise UsageProblem(f"The total must be above zero: {total}")
+    tags = [tag for tag in parse(text, dialect).tags if tag.kind in LORA_KINDS]
+    factor = min(1.0, total / (sum(abs(tag.denoiser) for tag in tags) or 1.0))
+    if factor == 1.0:
+        return Rewritten(text)
+
+    def change(tag: Tag) -> str:
+        blocks = tag.blocks and tuple(round(value * factor, 4) for value in tag.blocks)
+        smaller = replace(
+            tag,
+            text_encoder=round(tag.text_encoder * factor, 4),
+            denoiser=round(tag.denoiser * factor, 4),
+            blocks=(blocks[0], blocks[1], blocks[2]) if blocks else None,
+            steps="",
+        )
+        return spell(smaller, dialect)[0]
+
+    stepwise = [f"{tag.name}: its strength by step became that of the first step." for tag in tags if tag.steps]
+    return replace(_rewritten(text, dialect, change), lost=tuple(stepwise))
+
+
+def add(text: str, tag: str, trigger_words: Iterable[str] = ()) -> Rewritten:
+    """The prompt with a tag at its end, and the trigger words that it lacks before that.
+
+    Brackets in trigger words are escaped as A1111's card does, since they would change weights.
+    """
+    missing = [_escaped(word) for word in trigger_words if _escaped(word).casefold() not in text.casefold()]
+    parts = [text.rstrip().rstrip(","), *missing]
+    joined = ", ".join(part for part in parts if part)
+    return Rewritten(f"{joined} {tag}".strip(), changed=1)
+
+
+def _escaped(word: str) -> str:
+    return "".join(f"\\{character}" if character in "()[]{}" else character for character in word)
+
+
+def _rewritten(text: str, dialect: str, change: Callable[[Tag], str]) -> Rewritten:
+    """Every LoRA tag replaced where it stands; the rest of the prompt is not touched."""
+    pieces, start, changed = [], 0, 0
+    for tag in parse(text, dialect).tags:
+        at = text.index(tag.raw, start)
+        written = change(tag) if tag.kind in LORA_KINDS else tag.raw
+        pieces += [text[start:at], written]
+        changed += written != tag.raw
+        start = at + len(tag.raw)
+    return Rewritten("".join([*pieces, text[start:]]), changed=changed)

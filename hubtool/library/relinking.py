@@ -1,0 +1,89 @@
+"""Names in a prompt replaced by the names that the same files have here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubtool.library.prompt_writing import Rewritten, relink
+from hubtool.library.prompts import LORA_KINDS
+from hubtool.library.references import read_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubtool.library.index import Index
+    from hubtool.settings import Settings
+
+_HASHES = re.compile(r'Lora hashes: "((?:\\.|[^"\\])*)"')
+_UNQUOTABLE = str.maketrans("", "", ":,")
+_PAIR = re.compile(r"([^:,]+):\s*((?:0x)?[0-9a-fA-F]{8,64})")
+
+
+def lora_hashes(text: str) -> dict[str, str]:
+    """Name → short hash, from the `Lora hashes` that A1111 and Forge write below a prompt.
+
+    >>> lora_hashes('x, Lora hashes: "ink: 0123456789ab, old: 0xabcdef0123"')
+    {'ink': '0123456789ab', 'old': '0xabcdef0123'}
+    """
+    found = _HASHES.search(text)
+    return {name.strip(): digits for name, digits in _PAIR.findall(found[1])} if found else {}
+
+
+def relinked(index: Index, settings: Settings, text: str, dialect: str) -> Rewritten:
+    """The prompt with every name that means nothing here replaced, where the file is certain.
+
+    By hash where the text says hashes (an infotext does), else where exactly one file has the same name but for case,
+    blanks and punctuation. What stays unknown is said.
+
+    Raises:
+        UsageProblem: no such dialect.
+    """
+    known = read_prompt(index, settings, text, dialect)
+    hashes = lora_hashes(text)
+    names: dict[str, str] = {}
+    for tag in known.tags:
+        if tag.kind in LORA_KINDS and (here := _here(index, tag.name, hashes) or (tag.name if tag.have else None)):
+            names[tag.name] = here
+    lost = [
+        f"{name} is not here, nor is a file that is certainly the same." for name in known.missing if name not in names
+    ]
+    return replace(relink(text, dialect, names), lost=tuple(lost))
+
+
+def _here(index: Index, name: str, hashes: Mapping[str, str]) -> str | None:
+    """The stem of the file that has this name's hash, or else nearly this name."""
+    said = hashes.get(name.translate(_UNQUOTABLE))
+    if said and (twins := index.with_short_hash(said)):
+        return next((twin.name for twin in twins if twin.name == name), twins[0].name)
+    if said:  # another file of a like name would be a guess against the evidence
+        return None
+    stems = {label.stem for label in index.labels()}
+    alike = {stem for stem in stems if _folded(stem) == _folded(name)}
+    return name if name in stems else next(iter(alike)) if len(alike) == 1 else None
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.rpartition("/")[2].casefold().removesuffix(".safetensors"))
+
+
+def hashes_line(index: Index, settings: Settings, text: str, dialect: str) -> str:
+    """What A1111 writes below a picture for the LoRAs of this prompt, or SD.Next; empty if none is here.
+
+    Raises:
+        UsageProblem: no such dialect.
+    """
+    files = {tag.name: index.at(tag.path) for tag in read_prompt(index, settings, text, dialect).tags if tag.path}
+    digests = {name.translate(_UNQUOTABLE): file.digests for name, file in files.items() if file}
+    if not digests:
+        return ""
+    if dialect == "sdnext":
+        short = ", ".join(each.sha256[:8] for each in digests.values())
+        return f"LoRA networks: {_quoted(', '.join(digests))}, LoRA hashes: {_quoted(short)}"
+    return f'Lora hashes: "{", ".join(f"{name}: {each.autov3}" for name, each in digests.items())}"'
+
+
+def _quoted(text: str) -> str:
+    """A1111's rule for infotext values: quoted where they hold a comma."""
+    return f'"{text}"' if "," in text else text
