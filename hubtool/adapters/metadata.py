@@ -6,7 +6,7 @@ import json
 import math
 from typing import NoReturn
 
-_LONGEST = 4_000_000  # characters; all alphas and patterns of the largest model take a tenth
+LONGEST_JSON = 4_000_000  # characters; all alphas and patterns of the largest model take a tenth
 
 
 def read_json(text: str | None) -> object:
@@ -15,7 +15,7 @@ def read_json(text: str | None) -> object:
     >>> read_json('{"a": 1}'), read_json('{"a": NaN}')
     ({'a': 1}, None)
     """
-    if not text or len(text) > _LONGEST:
+    if not text or len(text) > LONGEST_JSON:
         return None
     try:
         return json.loads(text, parse_constant=_refuse)

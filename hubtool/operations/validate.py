@@ -23,7 +23,7 @@ from hubtool.errors import (
 )
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.operations.inspect import kind_of
-from hubtool.operations.rules import alphas, metadata, modules, values
+from hubtool.operations.rules import alphas, fittings, metadata, modules, repetition, values
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _MANY = 20  # findings of one code that are told one by one
 _QUICK_BYTES = 256 << 20  # values of files up to this size are looked at unasked: a fraction of a second
+STRUCTURE = (*modules.RULES, *fittings.RULES, *repetition.RULES, *alphas.RULES)
 _KINDS = {"checkpoint": "CHECKPOINT", "embedding": "EMBEDDING"}
 _WORDS = {"a VAE": "VAE", "a ControlNet": "CONTROLNET"}
 
@@ -76,11 +77,20 @@ def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
     kind, what = kind_of(file, adapter)
     if kind != "adapter":
         raise NotAnAdapter("", f"{file.path.name} is {what}, not a LoRA.")
-    subject = _subject(file, adapter)
-    rules = (*modules.RULES, *alphas.RULES, *((values.finite,) if file.size_bytes <= _QUICK_BYTES else ()))
-    for found in _run(rules, subject):
+    quick = file.size_bytes <= _QUICK_BYTES
+    for found in _run((*STRUCTURE, *((values.finite,) if quick else ())), _subject(file, adapter, values_too=quick)):
         if found.severity == "error":
             raise BrokenAdapter(found.key, found.message)
+
+
+def problems_left(source: SafetensorsFile, mended: SafetensorsFile) -> list[Problem]:
+    """What there is to say of a file that is not written yet: its keys and metadata, and the values they come from."""
+    values_too = source.size_bytes <= _QUICK_BYTES
+    found = list(_problems(mended, values_too=False))
+    if values_too:
+        subject = _subject(source, _adapter(source), values_too=True)
+        found += _run((values.finite, values.not_all_zero, values.zero_tail), subject)
+    return _abridged(found)
 
 
 def check_values(path: Path) -> list[Problem]:
@@ -90,7 +100,7 @@ def check_values(path: Path) -> list[Problem]:
         FileProblem: the file is no sound safetensors file.
     """
     file = read_safetensors(path)
-    return _abridged(_run(values.RULES, _subject(file, _adapter(file))))
+    return _abridged(_run(values.RULES, _subject(file, _adapter(file), values_too=True)))
 
 
 def _problems(file: SafetensorsFile, *, values_too: bool) -> Iterator[Problem]:
@@ -103,8 +113,8 @@ def _problems(file: SafetensorsFile, *, values_too: bool) -> Iterator[Problem]:
         ending = _WORDS.get(what) or _KINDS.get(kind) or "OTHER"
         yield problem(f"E_NOT_A_LORA_{ending}", f"{file.path.name} is {what}, not a LoRA.")
         return
-    subject = _subject(file, adapter)
-    yield from _run((*modules.RULES, *alphas.RULES, *metadata.RULES), subject)
+    subject = _subject(file, adapter, values_too=values_too)
+    yield from _run((*STRUCTURE, *metadata.RULES), subject)
     if values_too:
         yield from _run(values.RULES, subject)
 
@@ -122,10 +132,10 @@ def _adapter(file: SafetensorsFile) -> Adapter | None:
         return None
 
 
-def _subject(file: SafetensorsFile, adapter: Adapter | None) -> Subject:
+def _subject(file: SafetensorsFile, adapter: Adapter | None, *, values_too: bool) -> Subject:
     grouped = group_tensors(file.tensors)
     named = adapter.layers.values() if adapter else (layer_of(base, rows) for base, rows in grouped.tensors.items())
-    return Subject(file, grouped, adapter, tuple(named))
+    return Subject(file, grouped, adapter, tuple(named), values_too)
 
 
 def _abridged(problems: Iterable[Problem]) -> list[Problem]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from hubtool.adapters.irregular import has_integer_alpha, has_shaped_alpha, lacking_alpha
+from hubtool.adapters.recorded import PEFT_KEY
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import Role
 from hubtool.operations.rules.problem import Problem, Subject, problem
@@ -21,27 +23,55 @@ def numbers(subject: Subject) -> Iterator[Problem]:
     """Each alpha by itself; of many equal findings the first is told."""
     seen: set[str] = set()
     for layer in subject.layers:
-        found = _judge(layer)
-        if found and found.code not in seen:
-            seen.add(found.code)
+        for found in _judge(layer):
+            if found.code not in seen:
+                seen.add(found.code)
+                yield found
+
+
+def _judge(layer: Layer) -> Iterator[Problem]:
+    for role in {Role.ALPHA, Role.SCALE} & layer.tensors.keys():
+        try:
+            number = layer.tensors[role].scalar()
+        except ValueError as error:
+            yield problem("E_ALPHA", f"{printable(layer.base)}: {role.value} is {error}.", layer.base)
+            return
+        if not layer.rank:  # alone, a constraint (OFT) or without meaning (LoKr with whole factors)
+            continue
+        if not math.isfinite(number):
+            yield problem("E_NONFINITE", f"{printable(layer.base)}: {role.value} is {number}.", layer.base)
+        elif role is Role.ALPHA and (found := _judge_size(layer, number, printable(layer.base))):
             yield found
 
 
-def _judge(layer: Layer) -> Problem | None:
-    tensor = layer.tensors.get(Role.ALPHA)
-    kind = layer.parametrization
-    if tensor is None or kind is None:
-        return None
-    name = printable(layer.base)
-    try:
-        alpha = tensor.scalar()
-    except ValueError as error:
-        return problem("E_ALPHA", f"{name}: alpha is {error}.", layer.base)
-    if not math.isfinite(alpha) and layer.rank:
-        return problem("E_NONFINITE", f"{name}: alpha is {alpha}.", layer.base)
-    if kind.rank(layer.shapes) is None:  # a constraint (OFT) or without meaning (LoKr with whole factors)
-        return None
-    return _judge_size(layer, alpha, name)
+def forms(subject: Subject) -> Iterator[Problem]:
+    """Alphas that careless readers stumble over, and alphas that are not there."""
+    integers = [layer for layer in subject.layers if has_integer_alpha(layer)]
+    if integers:
+        message = f"{len(integers)} alphas are integers; diffusers refuses such files."
+        yield problem("W_ALPHA_INTEGER", message, integers[0].base)
+    shaped = [layer for layer in subject.layers if has_shaped_alpha(layer)]
+    if shaped:
+        message = f"{len(shaped)} alphas have a dimension; a number has none."
+        yield problem("W_ALPHA_SHAPE", message, shaped[0].base)
+    lacking = lacking_alpha(subject.adapter) if subject.adapter else []
+    if lacking and subject.adapter:
+        message = f"{len(lacking)} of {len(subject.layers)} modules have no alpha; their scale is 1."
+        yield problem("W_ALPHA_MISSING", message, subject.adapter.layers[lacking[0]].base)
+
+
+def recorded(subject: Subject) -> Iterator[Problem]:
+    """Scales that only metadata know, or that nothing knows any more."""
+    adapter = subject.adapter
+    if adapter is None:
+        return
+    scales = {layer.recorded_scale for layer in subject.layers} - {None, 1.0}
+    if scales:
+        message = "The scale is in the metadata, which diffusers honours and ComfyUI ignores."
+        yield problem("W_RECORDED_SCALE", message, PEFT_KEY)
+    elif adapter.dialect == "peft" and PEFT_KEY not in adapter.metadata:
+        message = "There is no adapter_config.json beside it; alpha is taken to be the rank."
+        yield problem("W_NO_CONFIG", message)
 
 
 def _judge_size(layer: Layer, alpha: float, name: str) -> Problem | None:
@@ -82,4 +112,4 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-RULES = (numbers, against_metadata)
+RULES = (numbers, forms, recorded, against_metadata)

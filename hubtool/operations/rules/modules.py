@@ -1,11 +1,10 @@
-"""Rules about modules: complete, consistent, of one base model, each said once."""
+"""Rules about modules: complete, consistent, of one base model, in one dialect."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
 from typing import TYPE_CHECKING
 
+from hubtool.adapters.irregular import is_ambiguous
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import Role
 from hubtool.naming.architecture import Architecture, architecture, architecture_ids
@@ -38,13 +37,20 @@ _INTEGERS = {"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"}
 
 def completeness(subject: Subject) -> Iterator[Problem]:
     """Missing partners, and strays that belong to nothing."""
+    if subject.layers and all(_is_stray(layer) for layer in subject.layers):
+        yield problem("E_PAIR_MISSING", "No module has any weights.", subject.layers[0].base)
+        return
     for layer in subject.layers:
         kind = layer.parametrization
-        if kind is None or layer.tensors.keys() <= _ADDITIONS:
+        if kind is None or _is_stray(layer):
             yield problem("W_ORPHAN_KEY", f"{printable(layer.base)} has only {_roles(layer.tensors)}.", layer.base)
         elif lacking := kind.missing(layer.shapes):
             message = f"{printable(layer.base)} has no {_roles(lacking)}."
             yield problem("E_PAIR_MISSING", message, layer.base)
+
+
+def _is_stray(layer: Layer) -> bool:
+    return layer.tensors.keys() <= _ADDITIONS
 
 
 def _roles(roles: object) -> str:
@@ -148,33 +154,15 @@ def _is_left(subject: Subject, base: str) -> bool:
     return bool(subject.adapter and all(key in subject.adapter.leftovers for key in keys))
 
 
-def said_once(subject: Subject) -> Iterator[Problem]:
-    """Modules under two names, and keys that only look different."""
-    adapter = subject.adapter
-    for key in adapter.duplicates if adapter else ():
-        code = "E_DUPLICATE_MODULE"
-        yield problem(code, f"{printable(key)} names a tensor that another key names too.", key)
-    forms = {key: _form(key) for key in subject.file.tensors}
-    count = Counter(forms.values())
-    alike = next((key for key, form in forms.items() if count[form] > 1), None)
-    if alike is not None:
-        message = f"{printable(alike)} differs from another key only in its letters' form."
-        yield problem("W_DUPLICATE_MODULE", message, alike)
-
-
-def _form(key: str) -> str:
-    """What a key looks like. Of long ones only the case is folded: accents piled up take the square of their number in time."""
-    if len(key) > 128 or key.isascii():
-        return key.casefold()
-    return unicodedata.normalize("NFC", key).casefold()
-
-
 def dialect_rules(subject: Subject) -> Iterator[Problem]:
     """One dialect, well formed, everything understood."""
     adapter = subject.adapter
     if adapter is None:
         yield problem("W_UNKNOWN_ARCHITECTURE", "The modules belong to no base model that hubtool knows.")
         return
+    if is_ambiguous(adapter):
+        fitting = ", ".join(candidate.architecture for candidate in adapter.identification.candidates)
+        yield problem("W_AMBIGUOUS", f"The keys fit {fitting}.")
     if adapter.mixed:
         yield problem(
             "W_MIXED_DIALECT", f"Most modules are spelt in {adapter.dialect}, some in {', '.join(adapter.mixed)}."
@@ -236,4 +224,4 @@ def dtypes(subject: Subject) -> Iterator[Problem]:
                 return
 
 
-RULES = (completeness, factors, base_shapes, one_base_model, said_once, dialect_rules, names, dtypes)
+RULES = (completeness, factors, base_shapes, one_base_model, dialect_rules, names, dtypes)

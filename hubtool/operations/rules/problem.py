@@ -22,6 +22,7 @@ class Meaning(NamedTuple):
 
 
 _AGAIN = "Download the file again, or ask its author for another."
+_NORMALIZE = "The tensors win; `hubtool normalize` sets it right."
 _EXPORT = "Export it again with the tool that trained it."
 
 CODES: Mapping[str, Meaning] = {
@@ -58,14 +59,18 @@ CODES: Mapping[str, Meaning] = {
     "E_RANK_ZERO": Meaning("error", "Rank 0.", _EXPORT),
     "E_BASE_SHAPE": Meaning("error", "A module does not fit the layer it is named for.", "Use the base model it was made for."),
     "E_MIXED_ARCH": Meaning("error", "Modules of different base models in one file.", _EXPORT),
-    "E_DUPLICATE_MODULE": Meaning("error", "One module twice.", "Remove one of the two with a tensor editor."),
+    "E_DUPLICATE_MODULE": Meaning("error", "One module twice.", "Ask its author which one is meant."),
     "E_DTYPE_WEIGHT": Meaning("error", "Weights of a dtype that holds no numbers.", _EXPORT),
     "E_ALPHA": Meaning("error", "An alpha that is not one number.", _EXPORT),
+    "E_FACTOR_SHAPE": Meaning("error", "A core, magnitude or bias does not fit its module.", _EXPORT),
+    "W_EQUAL_COPIES": Meaning("warning", "Modules twice, with equal values.", "`hubtool normalize` keeps one."),
+    "W_PARTIAL_FUSED": Meaning("note", "Some of q, k and v, which others keep together.", "`hubtool convert` pads with zeros."),
     "W_DUPLICATE_MODULE": Meaning("warning", "Keys that differ only in case or Unicode form.", _EXPORT),
-    "W_MIXED_DIALECT": Meaning("warning", "Modules spelt in different dialects.", "`hubtool convert` to one dialect."),
-    "W_MALFORMED": Meaning("warning", "Keys that no tool writes on purpose.", "`hubtool convert` writes them correctly."),
+    "W_MIXED_DIALECT": Meaning("warning", "Modules spelt in different dialects.", "`hubtool normalize` respells them in one."),
+    "W_MALFORMED": Meaning("warning", "Keys that no tool writes on purpose.", "`hubtool normalize` spells them correctly."),
     "W_UNKNOWN_ARCHITECTURE": Meaning("warning", "No known base model has these modules.", "Load it with the tool that made it."),
-    "W_ORPHAN_KEY": Meaning("warning", "An alpha or scale for a module that has no weights.", "Harmless."),
+    "W_AMBIGUOUS": Meaning("note", "The keys fit several base models.", "`hubtool normalize --architecture A` notes which."),
+    "W_ORPHAN_KEY": Meaning("warning", "An alpha or scale for a module that has no weights.", "`hubtool normalize` removes it."),
     "W_UNKNOWN_KEYS": Meaning("warning", "Tensors that mean nothing to any known tool.", "Harmless, but they are ignored."),
     "W_UNKNOWN_BLOCKS": Meaning("note", "Modules of a deeper or wider relative of the base model.", "They are ignored."),
     "W_UNSAFE_NAME": Meaning("warning", "A name that could harm a careless program.", "Do not use the file."),
@@ -75,11 +80,19 @@ CODES: Mapping[str, Meaning] = {
     "W_ALPHA_ZERO": Meaning("warning", "Alpha 0: the module has no effect.", _EXPORT),
     "W_ALPHA_NEGATIVE": Meaning("warning", "A negative alpha inverts the effect.", _EXPORT),
     "W_ALPHA_HUGE": Meaning("warning", "An alpha far above the rank.", _EXPORT),
-    "W_ALPHA_METADATA": Meaning("note", "The metadata states another alpha than the tensors.", "The tensors win."),
-    "W_DIM_METADATA": Meaning("note", "The metadata states another rank than the tensors.", "The tensors win."),
+    "W_ALPHA_INTEGER": Meaning("note", "Alphas stored as integers, which diffusers refuses.", _NORMALIZE),
+    "W_ALPHA_SHAPE": Meaning("note", "Alphas with a dimension instead of plain numbers.", _NORMALIZE),
+    "W_ALPHA_MISSING": Meaning("note", "Modules without alpha where they have it as a rule; their scale is 1.", _NORMALIZE),
+    "W_ALPHA_METADATA": Meaning("note", "The metadata states another alpha than the tensors.", _NORMALIZE),
+    "W_DIM_METADATA": Meaning("note", "The metadata states another rank than the tensors.", _NORMALIZE),
+    "W_RECORDED_SCALE": Meaning("note", "A scale that only metadata know.", "`hubtool convert --to kohya` puts it into tensors."),
+    "W_NO_CONFIG": Meaning("note", "PEFT without its adapter_config.json, where alpha is.", "Get the whole folder."),
     # metadata
-    "W_BASE_MISMATCH": Meaning("warning", "The metadata names another base model than the keys.", "The tensors win."),
-    "W_HASH_METADATA": Meaning("note", "A hash in the metadata is not that of the tensors.", "The tensors win."),
+    "W_BASE_MISMATCH": Meaning("warning", "The metadata names another base model.", "`hubtool normalize` corrects modelspec's."),
+    "W_HASH_METADATA": Meaning("note", "A hash in the metadata is not that of the tensors.", _NORMALIZE),
+    "W_METADATA_FIELD": Meaning("note", "A metadata entry that is not what programs expect there.", "It is ignored."),
+    "W_METADATA_TEXT": Meaning("note", "Control characters in the metadata.", "Harmless here, not in other programs."),
+    "W_MODELSPEC": Meaning("note", "A modelspec block that lacks fields the specification demands.", _NORMALIZE),
     "W_METADATA_SIZE": Meaning("warning", "More metadata than tools expect.", "Harmless, but slow."),
     # values
     "E_NONFINITE": Meaning("error", "NaN or infinity among the weights.", "Use an earlier epoch."),
@@ -106,6 +119,7 @@ class Subject:
     grouped: Grouped
     adapter: Adapter | None  # None where no architecture explains the keys
     layers: tuple[Layer, ...]  # by the architecture's names or, where none fits, by the keys alone
+    values_too: bool = False  # whether tensors may be read
 
 
 Rule = Callable[[Subject], Iterator[Problem]]

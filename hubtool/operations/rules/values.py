@@ -107,17 +107,23 @@ def zero_tail(subject: Subject) -> Iterator[Problem]:
 
 
 def stated_hash(subject: Subject) -> Iterator[Problem]:
-    """`sshs_model_hash` or `modelspec.hash_sha256` against the SHA-256 of the tensor bytes."""
-    stated = embedded_hash(subject.file.metadata)
-    if stated is None or len(stated) != 64:
+    """`sshs_model_hash` and `modelspec.hash_sha256` against the SHA-256 of the tensor bytes."""
+    stated = {key: hash for key in ("sshs_model_hash", "modelspec.hash_sha256") if (hash := _stated(subject, key))}
+    if not stated:
         return
     digest, file = hashlib.sha256(), subject.file
     for block in file.file.blocks(file.body_start, file.size_bytes, _BLOCK):
         digest.update(block)
-    if digest.hexdigest() != stated:
-        yield problem(
-            "W_HASH_METADATA", f"The metadata says {stated[:12]}…, the tensors hash to {digest.hexdigest()[:12]}…."
-        )
+    for key, hash in stated.items():
+        if hash != digest.hexdigest():
+            message = f"{key} is {hash[:12]}…, but the tensors hash to {digest.hexdigest()[:12]}…."
+            yield problem("W_HASH_METADATA", message, key)
+
+
+def _stated(subject: Subject, key: str) -> str | None:
+    """A whole hash that is no hash of nothing."""
+    hash = embedded_hash({key: subject.file.metadata.get(key, "")})
+    return hash if hash and len(hash) == 64 else None
 
 
 RULES = (finite, not_all_zero, zero_tail, stated_hash)
