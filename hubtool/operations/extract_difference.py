@@ -26,19 +26,23 @@ if TYPE_CHECKING:
 
     from hubtool.operations.extract_pairs import Pair, Rows
 
-_STRIP = 1 << 18  # elements: small enough for the caches, large enough that a system call each does not show
+_STRIP = 1 << 17  # elements: small enough for the caches, large enough that a system call each does not show
 
 
 class Workspace:
     """What one worker computes in; buffers are reused, for fresh ones cost more in page faults than the difference itself."""
 
     def __init__(self) -> None:
-        self._exact = self._quick = torch.empty(0)
-        self._scratch = torch.empty(_STRIP)
+        self._exact = torch.empty(0)
+        self._quick = torch.empty(0, dtype=svd.quick_dtype())
+        self._tuned_block, self._base_block = torch.empty(_STRIP), torch.empty(_STRIP)
         self._base, self._tuned = Strips(), Strips()
 
     def difference(self, pair: Pair) -> svd.Matrix | None:
-        """ΔW = tuned − base in float32, (out, in · kernel); None if the two are the same bytes.
+        """ΔW = tuned − base, (out, in · kernel), good until the next one is asked for; None if the two are the same bytes.
+
+        Kept in the dtype that it is searched in. The float32 values are taken from the files again if they are needed:
+        keeping them cost as much as the difference itself, for every module.
 
         Raises:
             NonFinite: a value is NaN or infinite.
@@ -47,23 +51,37 @@ class Workspace:
         if all(self._is_unchanged(rows) for rows in pair.rows):
             return None
         height, columns = pair.shape[0], prod(pair.shape[1:])
-        self._fit(height * columns)
-        exact = self._exact[: height * columns].view(height, columns)
-        quick = exact if self._quick is self._exact else self._quick[: height * columns].view(height, columns)
-        step, norm, done = max(1, _STRIP // max(columns, 1)), 0.0, 0
-        for rows in pair.rows:
-            count = prod(rows.base.tensor.shape) // columns
-            for start in range(0, count, step):
-                stop = min(start + step, count)
-                block = exact[done + start : done + stop]
-                self._subtract(block, rows, slice(start * columns, stop * columns))
-                norm += svd.squared_norm(block)
-                if quick is not exact:
-                    quick[done + start : done + stop] = block
-            done += count
+        self._quick = _fitted(self._quick, height * columns)
+        norm = self._subtract(pair, self._quick)
         if not math.isfinite(norm):
             _report_non_finite(pair)
-        return svd.Matrix(exact, quick, norm)
+        return svd.Matrix(self._quick[: height * columns].view(height, columns), norm, lambda: self._recall(pair))
+
+    def _recall(self, pair: Pair) -> Tensor:
+        """The same in float32."""
+        height, columns = pair.shape[0], prod(pair.shape[1:])
+        self._exact = _fitted(self._exact, height * columns)
+        self._subtract(pair, self._exact)
+        return self._exact[: height * columns].view(height, columns)
+
+    def _subtract(self, pair: Pair, out: Tensor) -> float:
+        """Fill a buffer with the difference, computed in float32; returns ‖ΔW‖² (strips in float32, their sum in float64)."""
+        norm, done = 0.0, 0
+        for rows in pair.rows:
+            count = prod(rows.base.tensor.shape)
+            for part in _parts(count):
+                size = part.stop - part.start
+                tuned, base = self._tuned_block[:size], self._base_block[:size]
+                tuned.copy_(self._tuned.read(rows.tuned.tensor, part))
+                base.copy_(self._base.read(rows.base.tensor, part))
+                if rows.tuned.scale != 1.0 or rows.base.scale != 1.0:
+                    tuned.mul_(rows.tuned.scale)
+                    base.mul_(rows.base.scale)
+                tuned.sub_(base)
+                norm += float(torch.dot(tuned, tuned))
+                out[done : done + size] = tuned
+                done += size
+        return norm
 
     def _is_unchanged(self, rows: Rows) -> bool:
         return rows.base.scale == rows.tuned.scale and self.is_same(rows.base.tensor, rows.tuned.tensor)
@@ -87,26 +105,14 @@ class Workspace:
         )
         return sum(svd.squared_norm(change[None]) for change in changes)
 
-    def _subtract(self, block: Tensor, rows: Rows, elements: slice) -> None:
-        """Fill a block with the difference of these elements."""
-        if block.numel() > self._scratch.numel():  # a single row can be longer than a strip
-            self._scratch = torch.empty(block.numel())
-        other = self._scratch[: block.numel()].view(block.shape)
-        block.copy_(self._tuned.read(rows.tuned.tensor, elements).view(block.shape))
-        other.copy_(self._base.read(rows.base.tensor, elements).view(block.shape))
-        if rows.tuned.scale != 1.0 or rows.base.scale != 1.0:
-            block.mul_(rows.tuned.scale)
-            other.mul_(rows.base.scale)
-        block.sub_(other)
 
-    def _fit(self, elements: int) -> None:
-        """Grow to the size needed; shrink where that halves it, which gives the memory back."""
-        if elements <= self._exact.numel() <= 2 * elements:
-            return
-        dtype = svd.quick_dtype()
-        self._exact = self._quick = torch.empty(0)  # before the new ones are made
-        self._exact = torch.empty(elements)
-        self._quick = self._exact if dtype is torch.float32 else torch.empty(elements, dtype=dtype)
+def _fitted(buffer: Tensor, elements: int) -> Tensor:
+    """Grown to the size needed; shrunk where that halves it, which gives the memory back."""
+    if elements <= buffer.numel() <= 2 * elements:
+        return buffer
+    dtype = buffer.dtype
+    del buffer
+    return torch.empty(elements, dtype=dtype)
 
 
 class Strips:

@@ -1,0 +1,201 @@
+"""Randomized block Krylov: the leading left singular vectors of a matrix that is wider than it is high.
+
+Musco & Musco 2015 (arXiv:1504.05477). Each step multiplies the last block of vectors by A·Aᵀ and keeps all blocks, fully
+orthogonalised; the Ritz values of that basis approach the squared singular values from below. ‖A‖² − Σθ is the error itself, not
+a bound, so the loop sees what a step still gained.
+
+Vectors are rows here: a basis is (vectors, side), its image basis · A is (vectors, columns).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hubtool.operations.ranks import RankRule
+
+GAINED = 1.5e-3  # stop when a step lowered the error by less than this share of it
+EXPECTED = 2.5e-3  # or when all further steps together would, to judge by the last two (in truth a third of that)
+BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more than all eigenvectors
+MAX_BLOCKS = 16
+_DOUBT = {torch.bfloat16: 1e-4, torch.float32: 1e-6}  # share of ‖A‖² by which Ritz values may be wrong
+_LARGE = 1 << 22  # elements: a matrix that does not stay in the cache, where wide blocks read it less often
+_WELL_CONDITIONED = 0.5  # smallest diagonal element of a Cholesky factor with which one round is orthogonal to rounding
+
+
+class Leading(NamedTuple):
+    """What a search found: the leading singular vectors, in order."""
+
+    left: Tensor  # (rank, side), orthonormal rows
+    image: Tensor  # left · A, (rank, columns), float32 but with the rounding of A's dtype
+    energies: Tensor  # squared lengths of the image's rows, float64, on the CPU
+
+
+def search(wide: Tensor, norm: float, rule: RankRule) -> Leading | None:
+    """The directions that the rule keeps; None if it needs so many that all eigenvectors cost less.
+
+    Args:
+        wide: (side, columns) with side ≤ columns, float32 or bfloat16.
+        norm: ‖A‖² of the matrix.
+        rule: how many directions.
+    """
+    side, columns = wide.shape
+    width = block_width(rule.expected(side), side, side * columns)
+    basis = _Basis(wide, min(side, MAX_BLOCKS * width))
+    convergence = _Convergence(rule, norm, _DOUBT[wide.dtype] * norm)
+    block = orthonormal((wide @ gaussian(columns, width, wide)).float().T)
+    while True:
+        basis.add(block)
+        rank = convergence.rank(basis.energies())
+        if rank is not None:
+            break
+        if basis.size + width > side // BASIS_SHARE and convergence.candidate is None:
+            return None
+        if basis.size + width > basis.capacity:
+            rank = rule.rank(basis.energies(), norm, math.inf)
+            break
+        block = basis.next_block()
+    return None if rank is None else basis.leading(rank)
+
+
+def block_width(rank: int, side: int, elements: int) -> int:
+    """Vectors in a block, by measurement: multiples of 16 (others are padded), about half the rank, more for large matrices."""
+    width = 16 * min(3, max(1, (rank + 16) // 32))
+    return min(max(width, 32) if elements > _LARGE else width, side)
+
+
+class _Basis:
+    """The blocks found so far, their images, and the Gram matrix of those."""
+
+    def __init__(self, wide: Tensor, capacity: int) -> None:
+        self._wide, self.capacity, self.size = wide, capacity, 0
+        # not a list of blocks: joining them in each step cost as much as a product
+        self._vectors = torch.empty(capacity, wide.shape[0], device=wide.device)
+        self._images = torch.empty(capacity, wide.shape[1], device=wide.device)
+        self._gram = torch.empty(capacity, capacity, device=wide.device)
+        self._last = slice(0, 0)
+
+    def add(self, block: Tensor) -> None:
+        """One more block, orthogonal to the others."""
+        rounded = block.to(self._wide.dtype)
+        image = (rounded @ self._wide).float()
+        if rounded is not block:  # what rounding did to the lengths is undone
+            image /= (rounded.float() * block).sum(1)[:, None]
+        self._last = slice(self.size, self.size + len(block))
+        self.size += len(block)
+        self._vectors[self._last] = block
+        self._images[self._last] = image
+        border = self._images[: self.size] @ image.T
+        self._gram[: self.size, self._last] = border
+        self._gram[self._last, : self.size] = border.T
+
+    def energies(self) -> Tensor:
+        """The Ritz values, descending, float64, on the CPU."""
+        gram = self._gram[: self.size, : self.size].to("cpu", torch.float64)
+        values: Tensor = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
+        return values
+
+    def leading(self, rank: int) -> Leading:
+        """The Ritz vectors of the largest values."""
+        values, turn = eigen(self._gram[: self.size, : self.size])
+        turn = turn[:, :rank].T
+        return Leading(turn @ self._vectors[: self.size], turn @ self._images[: self.size], values[:rank])
+
+    def next_block(self) -> Tensor:
+        """A·Aᵀ times the last block, orthogonal to the basis.
+
+        The block is turned to its own singular directions first: with a dominant one in every row, the rounding of bfloat16
+        would drown what the other rows have to say.
+        """
+        _, turn = eigen(self._gram[self._last, self._last])
+        turned = turn.T @ self._images[self._last]
+        block = orthonormal(self._outside((self._wide @ turned.to(self._wide.dtype).T).float().T))
+        block = self._outside(block)  # what cancellation left of the basis
+        norms = torch.linalg.vector_norm(block, dim=1)
+        if float(norms.min()) > 0.5:
+            return block
+        # the others were rounding within the basis: A holds no more directions, and any new ones will do
+        count = self.size + len(block)
+        new = gaussian(count, block.shape[1], block)[self.size :]
+        block = orthonormal(self._outside(torch.where(norms[:, None] > 0.5, block, new)))
+        return orthonormal(self._outside(block))
+
+    def _outside(self, block: Tensor) -> Tensor:
+        vectors = self._vectors[: self.size]
+        return block - (block @ vectors.T) @ vectors
+
+
+class _Convergence:
+    """Watches the Ritz values from step to step."""
+
+    def __init__(self, rule: RankRule, norm: float, doubt: float) -> None:
+        self._rule, self._norm, self._doubt = rule, norm, doubt
+        self._steps: list[Tensor] = []
+        self.candidate: int | None = None  # the rank as the values stand now
+
+    def rank(self, energies: Tensor) -> int | None:
+        """The rank, once it is certain and further steps would hardly lower the error."""
+        self._steps = [*self._steps[-2:], energies]
+        rank = self.candidate = self._rule.rank(energies, self._norm, 0.0)
+        if rank is None or len(self._steps) < 2 or len(self._steps[-2]) < rank:
+            return None
+        gains = (energies[:rank] - self._steps[-2][:rank]).clamp_min(0)
+        gain = float(gains.sum())
+        left = max(self._norm - float(energies[:rank].sum()), 1e-7 * self._norm)
+        # ½: the error is a root
+        if 0.5 * gain > GAINED * left and 0.5 * self._expected(gains) > EXPECTED * left:
+            return None
+        return self._rule.rank(energies, self._norm, gain + self._doubt)
+
+    def _expected(self, gains: Tensor) -> float:
+        """What all further steps will gain, if each value goes on as in the last two steps.
+
+        Value by value, not by the sum: that misjudges spectra with a few dominant values, which converge long before the others.
+        """
+        rank = len(gains)
+        if len(self._steps) < 3 or len(self._steps[0]) < rank:
+            return math.inf
+        before = self._steps[1][:rank] - self._steps[0][:rank]
+        ratios = (gains / before.clamp_min(1e-300)).clamp_max(0.9)
+        return float((gains * ratios / (1 - ratios)).sum())
+
+
+# ---------------------------------------------------------------- small pieces
+
+
+def orthonormal(rows: Tensor) -> Tensor:
+    """Orthonormal rows that span what these do: Cholesky's way where that is exact enough, else Householder's."""
+    for _ in range(2):
+        rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-30)
+        factor, failed = torch.linalg.cholesky_ex((rows @ rows.T).to("cpu", torch.float64))
+        if int(failed):
+            break
+        smallest = float(factor.diagonal().min())
+        rows = torch.linalg.solve_triangular(factor.to(rows.device, torch.float32), rows, upper=False)
+        if smallest > _WELL_CONDITIONED:
+            return rows
+    basis: Tensor = torch.linalg.qr(rows.T).Q.T
+    return basis
+
+
+def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (descending, float64, on the CPU) and eigenvectors (columns, float32) of a small symmetric matrix."""
+    values, vectors = torch.linalg.eigh(gram.to("cpu", torch.float64))
+    return values.flip(0).clamp_min(0), vectors.flip(1).to(gram.device, torch.float32)
+
+
+@lru_cache(maxsize=8)
+def _normals(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+
+def gaussian(rows: int, columns: int, like: Tensor) -> Tensor:
+    """The same random numbers on every call, so that results repeat; drawn once, for drawing costs as much as a product."""
+    count = 1 << max(20, (rows * columns - 1).bit_length())
+    return _normals(count, like.dtype, like.device)[: rows * columns].view(rows, columns)
