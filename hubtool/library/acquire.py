@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from hubtool.errors import BadSpec, HubtoolError, StorageProblem, UsageProblem
+from hubtool.errors import AmbiguousSpec, BadSpec, HubtoolError, StorageProblem, UsageProblem
 from hubtool.formats.atomic import reraise
 from hubtool.hubs.lock import sole_writer
 from hubtool.hubs.spec import ByHash, ByModel, ByPath, ByVersion, parse
@@ -28,7 +28,7 @@ from hubtool.library.record import Facts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from hubtool.hubs.hub import Hub, Resolved
+    from hubtool.hubs.hub import Downloaded, Hub, Resolved
     from hubtool.hubs.spec import Spec
     from hubtool.hubs.transfer import Transfer
     from hubtool.library.install import Wish
@@ -126,7 +126,7 @@ class _Acquisition:
     def abort(self) -> None:
         """Make the transfers in progress fail at once."""
         for line in self._lines:
-            line.hub.client.abort()
+            line.hub.abort()
 
     def outcome(self, spec: str) -> Outcome:
         """Install one SPEC, or say why not."""
@@ -187,7 +187,7 @@ class _Errand:
 
     def _fetched(self, resolved: Resolved) -> Installation:
         """Download into the staging folder and install from there; one process at a time for each file."""
-        from hubtool.hubs.transfer import download  # noqa: PLC0415  # HTTP
+        from hubtool.hubs.delivery import deliver  # noqa: PLC0415  # HTTP
 
         line = self.work.line()
         folder = self.installer.place.folder
@@ -204,7 +204,7 @@ class _Errand:
             if found is not None:
                 return self.installer.complete(found, self._arrival(resolved, found.path), "present")
             try:
-                done = download(line.hub.client, resolved, replace(line.transfer, folder=staging))
+                done = _only(deliver(line.hub, resolved, replace(line.transfer, folder=staging)))
                 return self._from_staging(self._arrival(resolved, done.path), verified=done.verified)
             finally:
                 with contextlib.suppress(OSError):  # not empty: there is something to go on with
@@ -227,15 +227,30 @@ class _Errand:
         version = resolved.version
         return Arrival(
             path=path,
-            name=resolved.file.name if resolved.hub else path.name,
+            name=resolved.file.name if resolved.hub and not resolved.file.name.lower().endswith(".zip") else path.name,
             is_ours=True,
             origin=origin_of(resolved),
             description=version.description or resolved.model.description,
             pictures=Pictures(
                 tuple(image.url for image in version.images if image.type == "image"),
-                self.work.line().hub.client.get_bytes,
+                self.work.line().hub.client_for(resolved).get_bytes,
             ),
         )
+
+
+def _only(done: list[Downloaded]) -> Downloaded:
+    """The one LoRA of an archive.
+
+    Raises:
+        AmbiguousSpec: it holds several; none is kept.
+    """
+    if len(done) == 1:
+        return done[0]
+    for each in done:
+        each.path.unlink()
+    names = ", ".join(each.path.name for each in done)
+    hint = "Fetch them with `hubtool download`, then install those that you want."
+    raise AmbiguousSpec(f"The archive holds {len(done)} LoRAs: {names}.", hint=hint)
 
 
 def _bytes_in(folder: Path) -> int:

@@ -38,6 +38,8 @@ def get_setting(settings: Settings, key: str) -> Value:
         return settings.hubs.get(key.removeprefix("hubs."))
     _check_key(key)
     value = getattr(settings, "timeout_s" if key == "timeout" else key)
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
     return str(value) if isinstance(value, Path) else value
 
 

@@ -1,0 +1,1 @@
+"""One program each that writes into its pictures how they were made."""

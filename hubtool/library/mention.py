@@ -1,0 +1,89 @@
+"""A LoRA that a picture, a workflow or a text says was used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+EXTENSIONS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One use; what the source does not say is empty."""
+
+    name: str  # as it stands there: a stem, a path, an alias
+    weight: float = 1.0  # strength of the denoiser
+    text_encoder: float | None = None  # its own strength, where one is given
+    hash: str = ""  # hex digits of any kind, lower case, without 0x
+    spec: str = ""  # how to ask a hub for it: v:ID, an address
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A program that writes into its pictures how they were made; one file of `hubtool.library.generators` each."""
+
+    id: str
+    source: str  # where the facts were read
+    read: Callable[
+        [Mapping[str, str]], list[Mention] | None
+    ]  # texts of a picture → its LoRAs; None: not this program's
+
+
+def json_of(text: str | None) -> object:
+    """The JSON in a text; None if it is none."""
+    if not text or text.lstrip()[:1] not in {"{", "["}:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # a picture may hold anything
+        return None
+
+
+def hex_digits(text: object) -> str:
+    """A hash as we compare it; empty if it is none.
+
+    >>> hex_digits("0xABCDEF0123")
+    'abcdef0123'
+    """
+    digits = text.lower().strip().removeprefix("0x") if isinstance(text, str) else ""
+    return digits if 8 <= len(digits) <= 64 and all(digit in "0123456789abcdef" for digit in digits) else ""
+
+
+def number(value: object, default: float = 1.0) -> float:
+    """A strength from JSON or text; the default for anything else."""
+    try:
+        found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else default
+    except ValueError:
+        return default
+    return found if abs(found) < 1e6 else default  # NaN and infinity too
+
+
+def merged(mentions: Iterable[Mention]) -> list[Mention]:
+    """Each LoRA once by name: the first strength that was said, and whatever else any of them says."""
+    found: dict[str, Mention] = {}
+    for mention in mentions:
+        key = stem(mention.name).casefold() or mention.hash or mention.spec
+        first = found.get(key)
+        found[key] = (
+            mention
+            if first is None
+            else Mention(
+                first.name, first.weight, first.text_encoder, first.hash or mention.hash, first.spec or mention.spec
+            )
+        )
+    return list(found.values())
+
+
+def stem(name: str) -> str:
+    """The name without folder and extension.
+
+    >>> stem("styles\\\\ink.v2.safetensors")
+    'ink.v2'
+    """
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return next((last[: -len(ending)] for ending in EXTENSIONS if last.lower().endswith(ending)), last)

@@ -1,0 +1,185 @@
+"""Which LoRAs a picture, a workflow or a text used, and which of them are here.
+
+A hash says more than a name: it is looked up first, among all hashes that are known, and a file that has the name but not
+the hash is another file. Files whose hashes nobody computed yet are hashed when their name is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubtool.errors import FileMissing, HubtoolError, StorageProblem
+from hubtool.library import generators
+from hubtool.library.digest import hashed
+from hubtool.library.mention import stem
+from hubtool.library.picture_texts import picture_texts
+from hubtool.library.resolve import Names
+from hubtool.library.sidecar import choose_sidecars
+from hubtool.library.target import choose_place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hubtool.library.acquire import Outcome
+    from hubtool.library.index import Index
+    from hubtool.library.mention import Generator, Mention
+    from hubtool.library.record import Installed
+    from hubtool.settings import Settings
+
+MAX_BYTES = 512 << 20  # of a picture; beyond that it is a video or none
+_ORDER = ("swarmui", "invokeai", "fooocus", "comfyui", "infotext")  # the particular before the general
+_DIALECTS = {"comfyui": "comfyui", "swarmui": "swarmui", "fooocus": "fooocus"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """One LoRA that was used; the fields are the contract's."""
+
+    name: str
+    hash: str | None
+    weight: float
+    text_encoder: float | None  # None: the same
+    status: str  # have, renamed, missing (a hub can be asked), unknown (only a name is known)
+    matched: str | None  # by hash or by name
+    path: Path | None
+    spec: str | None  # what `install` takes
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one input says."""
+
+    program: str  # id of the generator
+    mentions: tuple[Mention, ...]
+
+
+@functools.cache
+def all_generators() -> Mapping[str, Generator]:
+    """Every program whose pictures are read, by id, in the order in which they are tried."""
+    found = {
+        module.name: importlib.import_module(f"{generators.__name__}.{module.name}").GENERATOR
+        for module in pkgutil.iter_modules(generators.__path__)
+    }
+    return {id: found[id] for id in (*_ORDER, *sorted(set(found) - set(_ORDER)))}
+
+
+def read_input(text: str) -> Reading:
+    """The LoRAs of a file (picture, workflow JSON, text), or of the text itself.
+
+    Raises:
+        FileMissing: it looks like a path and nothing is there. StorageProblem: the file cannot be read, or is too large.
+        HubtoolError: nothing in it says how a picture was made.
+    """
+    path = Path(text)
+    is_text = "\n" in text or "<" in text or len(text) > 255 or text.lstrip().startswith("{")
+    if is_text:
+        texts: Mapping[str, str] = {"text": text}
+    elif path.is_file():
+        texts = _texts_of(path)
+    else:
+        raise FileMissing(path, f"There is no file {path}.")
+    for generator in all_generators().values():
+        mentions = generator.read(texts)
+        if mentions is not None:
+            return Reading(generator.id, tuple(mentions))
+    raise HubtoolError(
+        f"Nothing in {path if not is_text else 'the text'} says which LoRAs were used.",
+        hint="Chat programs and many sites strip this from pictures; ask for the original file.",
+    )
+
+
+def _texts_of(path: Path) -> Mapping[str, str]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise StorageProblem(path, f"is larger than {MAX_BYTES >> 20} MiB: no picture")
+        body = path.read_bytes()
+    except OSError as error:
+        raise StorageProblem(path, error.strerror or "cannot be read") from error
+    texts = picture_texts(body)
+    if not texts and b"\0" not in body[:4096]:
+        return {"text": body.decode("utf-8-sig", "replace")}
+    return texts
+
+
+def resolve_all(index: Index, reading: Reading) -> list[ImageReference]:
+    """Every LoRA of a reading against the library."""
+    names = Names(index.labels())
+    return [_resolved(index, names, mention, _DIALECTS.get(reading.program, "a1111")) for mention in reading.mentions]
+
+
+def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> ImageReference:
+    bare = ImageReference(
+        name=mention.name,
+        hash=mention.hash or None,
+        weight=mention.weight,
+        text_encoder=mention.text_encoder,
+        status="unknown",
+        matched=None,
+        path=None,
+        spec=mention.spec or hash_spec(mention.hash),
+    )
+    same = index.with_short_hash(mention.hash) if mention.hash else []
+    if same:
+        named = [one for one in same if one.name == stem(mention.name)]
+        found = (named or same)[0]
+        return replace(bare, status="have" if named else "renamed", matched="hash", path=found.path)
+    label = names.find(mention.name, dialect) or names.find(stem(mention.name), "a1111")
+    found_by_name = index.at(Path(label.path)) if label else None
+    if found_by_name is None:
+        return replace(bare, status="missing" if bare.spec else "unknown")
+    if mention.hash and not _has_hash(index, found_by_name, mention.hash):
+        return replace(bare, status="missing", note=f"{found_by_name.path} has the name, but other content.")
+    return replace(bare, status="have", matched="hash" if mention.hash else "name", path=found_by_name.path)
+
+
+def _has_hash(index: Index, found: Installed, digits: str) -> bool:
+    """Whether a file has a hash that begins so, computed now if it never was."""
+    hashed(index, found)
+    return any(one.path == found.path for one in index.with_short_hash(digits))
+
+
+def hash_spec(digits: str) -> str | None:
+    """What a hub can be asked for by a hash of this length (facts: Civitai's kinds); None if by none.
+
+    >>> hash_spec("0123456789ab")
+    'autov3:0123456789ab'
+    """
+    kinds = {10: "autov2", 12: "autov3", 64: "sha256"}
+    return f"{kinds[len(digits)]}:{digits}" if len(digits) in kinds else None
+
+
+def installed_missing(
+    settings: Settings, references: Sequence[ImageReference], say: Callable[[str], None]
+) -> list[ImageReference]:
+    """The references after everything that is missing was installed into the configured target.
+
+    What cannot be had is noted, and does not stop the others.
+    """
+    from hubtool.library.acquire import Order, acquire  # noqa: PLC0415  # 0.2 s of HTTP that only this needs
+    from hubtool.library.install import Wish  # noqa: PLC0415
+
+    wanted = [reference.spec for reference in references if reference.status == "missing" and reference.spec]
+    if not wanted:
+        return list(references)
+    place = choose_place(settings)
+    order = Order(place, Wish(sidecars=choose_sidecars(None, place.target.sidecars)))
+    outcomes = {outcome.spec: outcome for outcome in acquire(settings, list(dict.fromkeys(wanted)), order, say)}
+    return [_after(reference, outcomes.get(reference.spec or "")) for reference in references]
+
+
+def _after(reference: ImageReference, outcome: Outcome | None) -> ImageReference:
+    if outcome is None or reference.status != "missing":
+        return reference
+    if outcome.error or outcome.installation is None:
+        return replace(reference, note=str(outcome.error))
+    path = outcome.installation.path
+    same_name = path.stem == stem(reference.name)
+    return replace(
+        reference, status="have" if same_name else "renamed", matched="hash", path=path, note="Installed now."
+    )
