@@ -29,6 +29,7 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "jobs": ("number", "files handled at the same time"),
     "timeout": ("seconds", "silence after which a transfer reconnects"),
     "offline": ("yes/no", "never use the network"),
+    "fallback": ("list", "hubs to ask for what Civitai does not have, separated by commas, or none"),
 }
 
 
@@ -53,6 +54,8 @@ class Settings:
     timeout_s: float = STALL_S
     offline: bool = False
     hubs: Mapping[str, str] = field(default_factory=dict)  # the user's own names for hub URLs
+    further_hubs: tuple[str, ...] = ()  # asked after `hub`, in order
+    fallback: tuple[str, ...] = ("civarchive",)  # asked for what Civitai does not have
 
     @property
     def index_path(self) -> Path:
@@ -133,15 +136,34 @@ def with_value(settings: Settings, key: str, value: object) -> Settings:
 
 def _converted(settings: Settings, key: str, value: object) -> Settings:
     text = str(value)
-    if key == "library":
-        return replace(settings, library=Path(text).expanduser())
-    if key == "jobs":
-        return replace(settings, jobs=max(1, int(text)))
-    if key == "timeout":
-        seconds = float(text)
-        if not 0 < seconds < 86_400:
-            raise ValueError(text)
-        return replace(settings, timeout_s=seconds)
-    if key == "offline":
-        return replace(settings, offline=text.lower() in {"1", "true", "yes", "on"})
-    return replace(settings, hub=text) if key == "hub" else replace(settings, target=text)
+    yes = text.lower() in {"1", "true", "yes", "on"}
+    match key:
+        case "library":
+            changed = replace(settings, library=Path(text).expanduser())
+        case "jobs":
+            changed = replace(settings, jobs=max(1, int(text)))
+        case "timeout":
+            changed = replace(settings, timeout_s=_seconds(text))
+        case "offline":
+            changed = replace(settings, offline=yes)
+        case "fallback":
+            changed = replace(settings, fallback=_names(value))
+        case "hub":
+            changed = replace(settings, hub=text)
+        case _:
+            changed = replace(settings, target=text)
+    return changed
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 86_400:
+        raise ValueError(text)
+    return seconds
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Names from a TOML list, or separated by commas; `none` is an empty list."""
+    entries = value if isinstance(value, list) else str(value).split(",")
+    names = [str(entry).strip() for entry in entries]
+    return tuple(name for name in names if name and name != "none")

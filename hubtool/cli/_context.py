@@ -41,7 +41,7 @@ class Run:
         if self.timeout:
             settings = replace(settings, timeout_s=self.timeout)
         if self.hub:
-            settings = replace(settings, hub=self.hub[0])
+            settings = replace(settings, hub=self.hub[0], further_hubs=tuple(self.hub[1:]))
         return replace(settings, offline=True) if self.offline else settings
 
 

@@ -31,6 +31,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "unknown_dialect": (2, "no dialect has this id"),
     "needs_token": (3, "login needed"),
     "forbidden": (3, "logged in and still refused"),
+    "browser_needed": (3, "the host hands its files to browsers only"),
     "not_found": (4, "the hub has no such thing"),
     "file_not_found": (4, "no file at this path"),
     "not_installed": (4, "the library has no such file"),

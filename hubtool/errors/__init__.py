@@ -11,7 +11,8 @@ HubtoolError                  str(error) is one sentence; .hint is the next thin
 ├─ AdapterProblem     (module) NotRepresentable · BrokenAdapter · NotAnAdapter · NonFinite · IncompatibleAdapters
 ├─ CheckpointProblem  (path)  IncompatibleCheckpoints
 ├─ HubProblem         (url)   NotFound · NeedsToken · Forbidden · EarlyAccess · RateLimited · NetworkFailure · BadAnswer ·
-│                             HashMismatch · WrongFile · Offline · AmbiguousSpec · BadSpec · UnsafeAddress
+│                             HashMismatch · WrongFile · Offline · BrowserNeeded · AmbiguousSpec · BadSpec ·
+│                             UnsafeAddress
 └─ LibraryProblem     (name)  NameTaken · NotInstalled
 ```
 
@@ -44,6 +45,7 @@ from hubtool.errors.hubs import (
     AmbiguousSpec,
     BadAnswer,
     BadSpec,
+    BrowserNeeded,
     EarlyAccess,
     Forbidden,
     HashMismatch,
@@ -68,6 +70,7 @@ __all__ = [
     "BadHeader",
     "BadSpec",
     "BrokenAdapter",
+    "BrowserNeeded",
     "CheckpointProblem",
     "DiskFull",
     "EarlyAccess",

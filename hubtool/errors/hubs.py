@@ -106,6 +106,13 @@ class Offline(HubProblem):
     hint = "Run without `--offline`."
 
 
+class BrowserNeeded(HubProblem):
+    """The host hands its files to people in front of a browser only, or has deleted them."""
+
+    code = "browser_needed"
+    hint = "Fetch it by hand, then install the file from your disk."
+
+
 class AmbiguousSpec(HubProblem):
     """The SPEC can mean several things."""
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.errors import HubtoolError, UsageProblem
-from hubtool.hubs.transfer import download, find_present, planned_path
+from hubtool.hubs.delivery import deliver
+from hubtool.hubs.transfer import find_present, planned_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def download_all(hub: Hub, specs: Sequence[str], wish: Wish, transfer: Transfer,
         tasks = [pool.submit(_outcomes, hub, spec, wish, transfer) for spec in specs]
         return [outcome for task in tasks for outcome in task.result()]
     except BaseException:  # Ctrl-C: the transfers must not go on in the background
-        hub.client.abort()
+        hub.abort()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -63,16 +64,15 @@ def _outcomes(hub: Hub, spec: str, wish: Wish, transfer: Transfer) -> list[Outco
         resolved = hub.resolve(spec, wish.file)
     except HubtoolError as error:
         return [Outcome(spec, error=error)]
-    if not wish.all_files:
-        return [_outcome(hub, spec, resolved, wish, transfer)]
-    return [_outcome(hub, spec, each, wish, transfer) for each in resolved.every_file()]
+    files = resolved.every_file() if wish.all_files else (resolved,)
+    return [outcome for each in files for outcome in _delivered(hub, spec, each, wish, transfer)]
 
 
-def _outcome(hub: Hub, spec: str, resolved: Resolved, wish: Wish, transfer: Transfer) -> Outcome:
+def _delivered(hub: Hub, spec: str, resolved: Resolved, wish: Wish, transfer: Transfer) -> list[Outcome]:
     try:
         if not wish.dry_run:
-            return Outcome(spec, resolved, downloaded=download(hub.client, resolved, transfer))
+            return [Outcome(spec, resolved, downloaded=done) for done in deliver(hub, resolved, transfer)]
         present = find_present(resolved, transfer)
-        return Outcome(spec, resolved, None if present else planned_path(resolved, transfer), present)
+        return [Outcome(spec, resolved, None if present else planned_path(resolved, transfer), present)]
     except HubtoolError as error:
-        return Outcome(spec, resolved, error=error)
+        return [Outcome(spec, resolved, error=error)]

@@ -12,14 +12,11 @@ Facts about the API that shape this file, each learnt from its source or from an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import ValidationError
-
-from hubtool.errors import AmbiguousSpec, BadAnswer, BadSpec, NotFound
+from hubtool.errors import AmbiguousSpec, BadSpec, NotFound
 from hubtool.hubs import civitai_models as wire
-from hubtool.hubs.direct import resolved_link
 from hubtool.hubs.hub import (
     Found,
     License,
@@ -27,22 +24,20 @@ from hubtool.hubs.hub import (
     PreviewImage,
     Query,
     RemoteFile,
-    Resolved,
     SearchPage,
     Version,
     choose_file,
 )
-from hubtool.hubs.spec import MAX_ID, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, parse
+from hubtool.hubs.spec import MAX_ID, ByHash, ByModel, ByVersion
 from hubtool.hubs.text import plain_text
+from hubtool.hubs.tolerant import read, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import TypeVar
 
     from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Id
-
-    Body = TypeVar("Body", bound=wire.Tolerant)
+    from hubtool.hubs.spec import Spec
 
 API = "/api/v1"
 MAX_PAGES = 20  # of one search: filters of ours may leave little of each
@@ -57,7 +52,7 @@ _ORDERS: Mapping[str, Callable[[Model], object]] = {
 
 
 class CivitaiHub:
-    """`Hub` over the Civitai REST API."""
+    """`Catalogue` over the Civitai REST API."""
 
     def __init__(self, name: str, client: Client, site_url: str = "") -> None:
         """`site_url` is where people read the pages, if not at the address of the API."""
@@ -67,6 +62,11 @@ class CivitaiHub:
     @property
     def name(self) -> str:
         """The name or base URL under which the user chose it."""
+        return self._name
+
+    @property
+    def ids(self) -> str:
+        """Its own numbers."""
         return self._name
 
     @property
@@ -95,56 +95,27 @@ class CivitaiHub:
             models.sort(key=_ORDERS[query.sort], reverse=True)  # type: ignore[arg-type]  # each order has one type of key
         return SearchPage(tuple(models), cursor if cursor and cursor not in seen else None)
 
-    def model(self, model_id: Id) -> Model:
-        """One model with all its published versions."""
-        number = _checked_id(model_id, "model", self._name)
-        raw = self._object(f"{API}/models/{number}")
-        return self._model(_read(wire.Model, raw, self._name), raw)
-
-    def version(self, version_id: Id) -> Version:
-        """One version with its files."""
-        number = _checked_id(version_id, "version", self._name)
-        return self._only_version(self._object(f"{API}/model-versions/{number}"))
-
-    def by_hash(self, hexadecimal: str) -> Version:
-        """The oldest published version that has a file with this hash of any kind."""
-        return self._only_version(self._object(f"{API}/model-versions/by-hash/{hexadecimal.upper()}"))
-
-    def find(self, spec: str) -> Found:
+    def look_up(self, wanted: Spec) -> Found:
         """The model that a SPEC names, with version and file if it says which."""
-        match parse(spec, self._site_url if self._is_public() else self._client.site.base):
-            case ByModel() as wanted:
+        match wanted:
+            case ByModel():
                 return self._find_model(wanted)
             case ByVersion(version_id, file_id):
-                version = self.version(version_id)
+                version = self._version_of(version_id)
                 return Found(self._model_of(version), version, choose_file(version, file_id) if file_id else None)
             case ByHash(_, hexadecimal):
                 return self._find_hash(hexadecimal)
-            case ByPath(path):
-                from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that only this form needs
+        raise BadSpec(f"{self._name} has no such thing: that is a name on another hub.")
 
-                return self._find_hash(hash_file(path).sha256)
-            case ByUrl(url):
-                link = resolved_link(url)
-                return Found(link.model, link.version, link.file)
-            case ByRepository(name):
-                raise BadSpec(
-                    f"{self._name} has no {name}: that is a name on Hugging Face.",
-                    hint="Give the https address of the file itself (…/resolve/main/NAME.safetensors).",
-                )
-
-    def resolve(self, spec: str, wanted: str = "") -> Resolved:
-        """The file that a SPEC names: `wanted` by id or name, else the one the SPEC says, else the primary one."""
-        found = self.find(spec)
-        version = found.version or _newest(found.model)
-        file = choose_file(version, wanted) if wanted or found.file is None else found.file
-        return Resolved(self._name if found.model.id else "", found.model, version, file)
+    def offer(self, version: Version, wanted: str) -> RemoteFile:
+        """The file called so, else the primary one."""
+        return choose_file(version, wanted)
 
     # ------------------------------------------------------------ SPECs
 
     def _find_model(self, wanted: ByModel) -> Found:
         try:
-            model = self.model(wanted.model_id)
+            model = self._whole_model(wanted.model_id)
         except NotFound:
             if wanted.bare:
                 self._explain_version(wanted.model_id)
@@ -153,7 +124,7 @@ class CivitaiHub:
             return Found(model)
         version = next((entry for entry in model.versions if entry.id == wanted.version_id), None)
         if version is None:
-            version = self.version(wanted.version_id)
+            version = self._version_of(wanted.version_id)
             if version.model_id != model.id:
                 raise NotFound(f"Version {version.id} belongs to model {version.model_id}, not to {model.id}.")
         return Found(model, version, choose_file(version, wanted.file_id) if wanted.file_id else None)
@@ -161,7 +132,7 @@ class CivitaiHub:
     def _explain_version(self, number: int) -> None:
         """Raise AmbiguousSpec if a number that is no model is a version."""
         try:
-            version = self.version(number)
+            version = self._version_of(number)
         except NotFound:
             return
         raise AmbiguousSpec(
@@ -170,35 +141,41 @@ class CivitaiHub:
         )
 
     def _find_hash(self, hexadecimal: str) -> Found:
-        version = self.by_hash(hexadecimal)
+        version = self._only_version(self._object(f"{API}/model-versions/by-hash/{hexadecimal.upper()}"))
         file = next((file for file in version.files if hexadecimal in file.hashes.values()), None)
         return Found(self._model_of(version), version, file)
 
     def _model_of(self, version: Version) -> Model:
         """The model of a version; from what the version says if the model itself is not public."""
         try:
-            return self.model(version.model_id)
+            return self._whole_model(version.model_id)
         except NotFound:
-            brief = _read(wire.Version, version.raw, self._name).model
+            brief = read(wire.Version, version.raw, self._name).model
             return Model(version.model_id, brief.name, brief.type, nsfw=bool(brief.nsfw), versions=(version,))
 
     # ------------------------------------------------------------ reading
 
+    def _whole_model(self, model_id: Id) -> Model:
+        """One model with all its published versions."""
+        number = _checked_id(model_id, "model", self._name)
+        raw = self._object(f"{API}/models/{number}")
+        return self._model(read(wire.Model, raw, self._name), raw)
+
+    def _version_of(self, version_id: Id) -> Version:
+        """One version with its files."""
+        number = _checked_id(version_id, "version", self._name)
+        return self._only_version(self._object(f"{API}/model-versions/{number}"))
+
     def _object(self, path: str) -> Mapping[str, object]:
-        value = self._client.get_json(path)
-        if not isinstance(value, dict):
-            _strange(self._name)
-        return value
+        return record(self._client.get_json(path), self._name)
 
     def _page(self, query: Query, cursor: str, limit: int) -> tuple[wire.Page, Mapping[object, Mapping[str, object]]]:
-        value = self._client.get_json(f"{API}/models", list(_parameters(query, cursor, limit)))
-        if not isinstance(value, dict):
-            _strange(self._name)
-        page = _read(wire.Page, value, self._name)
+        value = record(self._client.get_json(f"{API}/models", list(_parameters(query, cursor, limit))), self._name)
+        page = read(wire.Page, value, self._name)
         return page, _by_id(value.get("items"))
 
     def _only_version(self, raw: Mapping[str, object]) -> Version:
-        return self._version(_read(wire.Version, raw, self._name), raw, wire.Model(id=0))
+        return self._version(read(wire.Version, raw, self._name), raw, wire.Model(id=0))
 
     def _model(self, item: wire.Model, raw: Mapping[str, object]) -> Model:
         raws = _by_id(raw.get("modelVersions"))
@@ -266,9 +243,6 @@ class CivitaiHub:
             scan={key: value for key, value in scan.items() if value},
         )
 
-    def _is_public(self) -> bool:
-        return self._site_url != self._client.site.base
-
 
 # ---------------------------------------------------------------- pieces
 
@@ -308,14 +282,6 @@ def _next_cursor(page: wire.Page) -> str:
         return ""
 
 
-def _newest(model: Model) -> Version:
-    version = next((version for version in model.versions if version.files), None)
-    if version is None:
-        state = f" (it is {model.mode})" if model.mode else ""
-        raise NotFound(f"Model {model.id} offers no file to download{state}.", url=model.url)
-    return version
-
-
 def _by_id(values: object) -> dict[object, Mapping[str, object]]:
     """Raw objects by their id as a number."""
     entries = values if isinstance(values, list) else []
@@ -329,15 +295,3 @@ def _checked_id(value: Id, what: str, hub: str) -> int:
     if not 0 < number <= MAX_ID:
         raise NotFound(f"{hub} has no {what} {value}: its ids are numbers up to {MAX_ID}.")
     return number
-
-
-def _read(shape: type[Body], raw: Mapping[str, object], hub: str) -> Body:
-    try:
-        return shape.model_validate(raw)
-    except ValidationError as error:
-        fields = ", ".join(sorted({".".join(map(str, fault["loc"])) for fault in error.errors(include_url=False)}))
-        raise BadAnswer(f"{hub} answered with a record that cannot be used ({fields}).") from error
-
-
-def _strange(hub: str) -> NoReturn:
-    raise BadAnswer(f"{hub} answered with a list or a bare value where a record was expected.")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 import hubtool
-from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, Offline
+from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, NotFound, Offline
 from hubtool.hubs.addresses import literal_reach, next_address, origin, public_url
 from hubtool.hubs.answers import Answers
 from hubtool.hubs.connection import Connection
@@ -48,6 +48,8 @@ class Site:
     base: str  # scheme://host[:port][/path] without a slash at the end
     origins: frozenset[str]  # those that may see the token
     token: str = field(default="", repr=False)
+    alternates: tuple[str, ...] = ()  # other bases of the same API, asked when this one has nothing or is away
+    token_source: str = ""  # a variable's name, keyring, a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,23 +158,39 @@ class Client:
         return self.get_reply(path, parameters).value(self.url(path, parameters))
 
     def get_reply(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> Reply:
-        """As `get_json`, unparsed and with the answer's header."""
+        """As `get_json`, unparsed and with the answer's header. Alternate addresses are asked when the first one fails."""
         url = self.url(path, parameters)
-        kept = self.answers.latest(url) if self.settings.offline else None
-        if kept is not None:
-            return Reply(kept.body)
-        reply = self._read(Question(url))
+        if self.settings.offline:
+            kept = self.answers.latest(url)
+            if kept is None:
+                self.refuse_offline(url)
+            return Reply(kept.body if kept else b"")
+        reply = self._first_reply([url, *(self._url(base, path, parameters) for base in self.site.alternates)])
         self.answers.keep(url, reply.body)
         return reply
 
+    def _first_reply(self, urls: Sequence[str]) -> Reply:
+        """The answer of the first address that has one; if none has, what the first one said."""
+        first: HubProblem | None = None
+        for url in urls:
+            try:
+                return self.ask(Question(url))
+            except (NotFound, NetworkFailure) as error:
+                first = first or error
+        raise first or NetworkFailure("There is no address to ask.")
+
     def url(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> str:
         """The address of a path of this hub."""
-        return str(httpx.URL(self.site.base + path, params=list(parameters)) if parameters else self.site.base + path)
+        return self._url(self.site.base, path, parameters)
+
+    @staticmethod
+    def _url(base: str, path: str, parameters: Sequence[tuple[str, str]]) -> str:
+        return str(httpx.URL(base + path, params=list(parameters)) if parameters else base + path)
 
     def post_json(self, path: str, value: object) -> object:
         """What the hub's API answers to a JSON body. As `get_json`, but nothing is kept."""
         headers = {"Content-Type": "application/json"}
-        return self._read(Question(self.url(path), headers=headers, body=json.dumps(value).encode())).value(
+        return self.ask(Question(self.url(path), headers=headers, body=json.dumps(value).encode())).value(
             self.url(path)
         )
 
@@ -183,7 +201,7 @@ class Client:
             HubProblem: it cannot be had, or is larger than `limit` bytes.
         """
         target = next_address(f"{self.site.base}/", url, self.site.base)
-        return self._read(Question(target, limit, with_token=False)).body
+        return self.ask(Question(target, limit, with_token=False)).body
 
     def get_range(self, url: str, first: int, length: int) -> bytes:
         """`length` bytes of a file from `first` on, or fewer at its end.
@@ -192,7 +210,7 @@ class Client:
             BadAnswer: the storage sends whole files only.
         """
         headers = {"Range": f"bytes={first}-{first + length - 1}", "Accept-Encoding": "identity"}
-        reply = self._read(Question(url, length, headers=headers, statuses=frozenset({206})))
+        reply = self.ask(Question(url, length, headers=headers, statuses=frozenset({206})))
         if not reply.headers.get("content-range", "").startswith(f"bytes {first}-"):
             raise BadAnswer(f"{origin(url)} sends another part of the file than was asked for.", url=public_url(url))
         return reply.body
@@ -280,8 +298,12 @@ class Client:
             line.hang_up()
             self._lines.discard(line)
 
-    def _read(self, question: Question) -> Reply:
-        """A whole small body, retried as Patience allows."""
+    def ask(self, question: Question) -> Reply:
+        """A whole small body, retried as Patience allows.
+
+        Raises:
+            HubProblem: any refusal, as its own type; NetworkFailure when all tries failed.
+        """
         patience = Patience(self.settings, stop=self.stop)
         headers = {"Accept-Encoding": "gzip", **question.headers}
         while True:

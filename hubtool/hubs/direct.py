@@ -1,19 +1,22 @@
-"""A file that is named by its address alone: nothing is known of it but that."""
+"""A file that is named by its address alone: nothing is known of it but that, and what its host says."""
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
-from hubtool.hubs.hub import Model, RemoteFile, Resolved, Version
+from hubtool.hubs.hosted import hosted_file
+from hubtool.hubs.hub import Model, Resolved, Version
+
+if TYPE_CHECKING:
+    from hubtool.hubs.client import Client
 
 
-def resolved_link(url: str) -> Resolved:
-    """The one file behind an address, as a version without ids, size or hashes.
+def direct_file(url: str, client: Client) -> Resolved:
+    """The one file behind an address that somebody typed, as a version without ids.
 
-    >>> resolved_link("https://example.org/a/style%20one.safetensors?download=1").file.name
-    'style one.safetensors'
+    Raises:
+        BrowserNeeded: the host hands files to people only.
     """
-    name = unquote(urlsplit(url).path.rpartition("/")[2])
-    file = RemoteFile(id="", name=name, url=url, primary=True)
+    file = hosted_file(url, client)
     version = Version(id="", model_id="", name="", files=(file,))
-    return Resolved("", Model(id="", name=name, versions=(version,)), version, file)
+    return Resolved("", Model(id="", name=file.name, versions=(version,)), version, file)

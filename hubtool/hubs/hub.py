@@ -1,5 +1,7 @@
 """What a hub is: the records it answers with and the few questions it must understand.
 
+A `Catalogue` is one remote place; a `Hub` is what the rest of the program asks, which may be several of them in turn.
+
 Every remote catalogue is read into these records; nothing outside this package sees a hub's own JSON, except as `raw`,
 which is kept because the sidecars of some programs store the hub's answer as it came.
 """
@@ -9,17 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from hubtool.errors import NotFound, UnsafeFile
+from hubtool.errors import AmbiguousSpec, NotFound, UnsafeFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hubtool.hubs.client import Client
+    from hubtool.hubs.spec import Spec
 
 Id = int | str  # Civitai counts, Hugging Face names
 
 
+_SHOWN_FILES = 12  # in a hint
 LORA_TYPES = ("LORA", "LoCon", "DoRA")  # Civitai's names of the LoRA family
 HASH_KINDS = ("sha256", "autov1", "autov2", "autov3", "blake3", "crc32")
 
@@ -41,6 +45,7 @@ class RemoteFile:
     primary: bool = False
     hashes: Mapping[str, str] = field(default_factory=dict)  # kind of HASH_KINDS → lower-case hex
     scan: Mapping[str, str] = field(default_factory=dict)  # the hub's own scanners: pickle, virus → verdict
+    mirrors: tuple[str, ...] = ()  # other addresses of the same bytes, best first
 
     @property
     def sha256(self) -> str | None:
@@ -74,6 +79,7 @@ class Version:
     images: tuple[PreviewImage, ...] = ()
     downloads: int | None = None
     downloadable: bool = True  # False: the creator allows use on the site only
+    must_choose: bool = False  # several files are equally likely to be meant: the user has to say which
     raw: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)  # as GET /model-versions/{id}
 
 
@@ -102,7 +108,7 @@ class Model:
     tags: tuple[str, ...] = ()
     url: str = ""  # the page, for people
     versions: tuple[Version, ...] = ()  # newest first
-    mode: str = ""  # "", "Archived", "TakenDown"
+    mode: str = ""  # "", "Archived", "TakenDown", "Gated"
     license: License = License()
     description: str = ""  # plain text
     raw: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)  # as GET /models/{id}
@@ -167,16 +173,44 @@ class Downloaded:
     status: Status
 
 
-class Hub(Protocol):
-    """A remote catalogue. Every method may raise any `HubProblem`."""
+class Catalogue(Protocol):
+    """One remote place. Every method may raise any `HubProblem`."""
 
     @property
     def name(self) -> str:
         """The name or base URL under which the user chose it."""
 
     @property
+    def ids(self) -> str:
+        """Whose numbers its model ids are: Civitai's archive counts as Civitai does."""
+
+    @property
     def client(self) -> Client:
-        """The connection, which holds the token; `transfer.download` goes through it."""
+        """The connection, which holds the token."""
+
+    def search(self, query: Query) -> SearchPage:
+        """One page of at most `query.limit` models, filled up over empty pages of the hub."""
+
+    def look_up(self, wanted: Spec) -> Found:
+        """The model that a SPEC names, downloadable or not; BadSpec for a form that it does not understand."""
+
+    def offer(self, version: Version, wanted: str) -> RemoteFile:
+        """The file to fetch: `wanted` is an id or a name, default the one that is meant; perhaps after a look at it."""
+
+
+class Hub(Protocol):
+    """What the rest of the program asks. Every method may raise any `HubProblem`."""
+
+    @property
+    def name(self) -> str:
+        """The name or base URL of the hub that is asked first."""
+
+    @property
+    def client(self) -> Client:
+        """The connection to the hub that is asked first."""
+
+    def client_for(self, resolved: Resolved) -> Client:
+        """The connection over which a file is fetched; `transfer.download` goes through it."""
 
     def search(self, query: Query) -> SearchPage:
         """One page of at most `query.limit` models, filled up over empty pages of the hub."""
@@ -196,6 +230,12 @@ class Hub(Protocol):
     def resolve(self, spec: str, wanted: str = "") -> Resolved:
         """The file that a SPEC names; `wanted` is a file's id or name, default the primary file."""
 
+    def elsewhere(self, resolved: Resolved) -> list[Resolved]:
+        """The same file, by its hash, wherever else it is known."""
+
+    def abort(self) -> None:
+        """Make every transfer in progress fail at once, from another thread."""
+
 
 def choose_file(version: Version, wanted: str = "") -> RemoteFile:
     """The file of a version that is asked for by id or name, else the one a user of adapters wants.
@@ -204,6 +244,7 @@ def choose_file(version: Version, wanted: str = "") -> RemoteFile:
 
     Raises:
         NotFound: the version has no files (archived), or none called so.
+        AmbiguousSpec: several are equally likely to be meant.
         UnsafeFile: only pickles are offered.
     """
     if wanted:
@@ -212,6 +253,11 @@ def choose_file(version: Version, wanted: str = "") -> RemoteFile:
         raise NotFound(
             f"Version {version.id} has no files: it was archived or taken down.",
             hint="Look for another version with `hubtool info`.",
+        )
+    if version.must_choose:
+        raise AmbiguousSpec(
+            f"Version {str(version.id)[:12]} has several files that could be meant.",
+            hint=f"Choose one with `--file`: {_names(version.files)}.",
         )
     ranked = sorted(version.files, key=_rank, reverse=True)
     if is_pickle_name(ranked[0].name, ranked[0].format):
@@ -240,5 +286,23 @@ def _named(version: Version, wanted: str) -> RemoteFile:
     for matches in (by_id, by_name):
         if matches:
             return matches[0]
-    names = ", ".join(f"{file.name} ({file.id})" for file in version.files) or "none"
-    raise NotFound(f"Version {version.id} has no file {wanted}.", hint=f"Its files: {names}.")
+    raise NotFound(f"Version {version.id} has no file {wanted}.", hint=f"Its files: {_names(version.files)}.")
+
+
+def _names(files: Sequence[RemoteFile]) -> str:
+    shown = [f"{file.name} ({file.id})" if str(file.id) != file.name else file.name for file in files[:_SHOWN_FILES]]
+    more = len(files) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) or "none"
+
+
+def newest(model: Model) -> Version:
+    """The newest version that has files.
+
+    Raises:
+        NotFound: none has.
+    """
+    version = next((version for version in model.versions if version.files), None)
+    if version is None:
+        state = f" (it is {model.mode})" if model.mode else ""
+        raise NotFound(f"Model {model.id} offers no file to download{state}.", url=model.url)
+    return version

@@ -11,30 +11,35 @@
 | `sha256:HEX`, `autov1:` `autov2:` `autov3:` `blake3:` `crc32:` | the file with that hash |
 | `https://…/style.safetensors` | a file anywhere |
 | `./style.safetensors` | a file here, looked up by its hash |
-| `hf:owner/repo[@rev][/file]`, `https://huggingface.co/…` | Hugging Face |
+| `hf:owner/repo[@rev][/file]`, `https://huggingface.co/owner/repo…` | a repository of Hugging Face, or a file of it |
+| `ms:owner/repo[@rev][/file]`, `https://modelscope.cn/models/owner/repo…` | the same on ModelScope |
+| `civarchive:120096@135931`, `arcenciel:77` | a model of those hubs; their pages' addresses too |
+| `list:ADDRESS-OR-FILE`, `list:ADDRESS-OR-FILE#LABEL` | every file that a list of links offers, or the one with this label |
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from hubtool.errors import BadSpec, StorageProblem
 from hubtool.hubs.addresses import Reach, literal_reach, origin
-from hubtool.hubs.tokens import CIVITAI_ORIGINS
+from hubtool.hubs.places import CIVITAI_ORIGINS, NUMBERED_SITES, repository_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TextIO
+    from urllib.parse import SplitResult
 
 HASH_DIGITS = {"sha256": 64, "autov1": 8, "autov2": 10, "autov3": 12, "blake3": 64, "crc32": 8}
 MAX_ID = 2**31 - 1  # Civitai's ids are 32-bit integers
-_HUGGING_FACE = {"https://huggingface.co", "https://hf.co", "https://www.huggingface.co"}
+_REPOSITORY = re.compile(r"(?P<name>[\w.\-]+/[\w.\-]+)(?:@(?P<revision>[^/@\s]+))?(?:/(?P<path>[^\s].*))?", re.ASCII)
+_REPOSITORY_PREFIXES = {"hf": "huggingface", "ms": "modelscope"}
 _AIR = re.compile(
-    r"(?:urn:)?(?:air:)?(?:(?P<ecosystem>[\w\-/]+):)?(?:(?P<type>[\w\-/]+):)?(?P<source>civitai|huggingface):"
+    r"(?:urn:)?(?:air:)?(?:(?P<ecosystem>[\w\-/]+):)?(?:(?P<type>[\w\-/]+):)?(?P<source>civitai|huggingface|modelscope|civarchive|arcenciel):"
     r"(?P<id>[\w\-/.]+?)(?:@(?P<version>[\w\-/]+))?(?:\+(?P<file>\d+))?(?:\.(?P<format>\w+))?",
     re.IGNORECASE,
 )
@@ -42,12 +47,13 @@ _AIR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ByModel:
-    """A model, perhaps one version and file of it; `bare` if it was only a number."""
+    """A model, perhaps one version and file of it; `bare` if it was only a number, `hub` if it says whose number."""
 
     model_id: int
     version_id: int | None = None
     file_id: str = ""
     bare: bool = False
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +88,38 @@ class ByPath:
 
 @dataclass(frozen=True, slots=True)
 class ByRepository:
-    """Something on Hugging Face."""
+    """A repository of files, perhaps a revision and one file of it."""
 
-    name: str
+    hub: str  # huggingface, modelscope
+    name: str  # owner/repo
+    revision: str = ""
+    path: str = ""
 
 
-Spec = ByModel | ByVersion | ByHash | ByUrl | ByPath | ByRepository
+@dataclass(frozen=True, slots=True)
+class ByEntry:
+    """Entries of a list of links: one by its label, or all of them."""
+
+    source: str  # an address or a file
+    label: str = ""
+
+
+Spec = ByModel | ByVersion | ByHash | ByUrl | ByPath | ByRepository | ByEntry
 
 
 def parse(text: str, hub_base: str = "") -> Spec:
     """What a SPEC means; `hub_base` is the base URL of the hub in use, whose pages count as Civitai's do.
 
     >>> parse("120096@135931")
-    ByModel(model_id=120096, version_id=135931, file_id='', bare=False)
+    ByModel(model_id=120096, version_id=135931, file_id='', bare=False, hub='')
     >>> parse("urn:air:sdxl:lora:civitai:120096@135931")
-    ByModel(model_id=120096, version_id=135931, file_id='', bare=False)
+    ByModel(model_id=120096, version_id=135931, file_id='', bare=False, hub='')
 
     Raises:
         BadSpec: it follows no known form.
     """
     text = text.strip()
-    for form in (_numbers, _hash, _link, _repository, _air, _path):
+    for form in (_entry, _numbers, _hash, _link, _repository, _air, _path):
         found = form(text, hub_base)
         if found is not None:
             return found
@@ -175,15 +192,36 @@ def _link(text: str, hub_base: str) -> Spec | None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise BadSpec(f"Only http and https addresses can be fetched: {text[:200]}")
     is_own = bool(hub_base) and host == origin(hub_base)
-    if is_own or host in CIVITAI_ORIGINS:
-        found = _page(parts.path, parse_qs(parts.query))
-        if found is not None:
-            return found
-    if host in _HUGGING_FACE and "/resolve/" not in parts.path:
-        return ByRepository(parts.path.strip("/"))
+    found = _known_page(host, parts, is_own=is_own)
+    if found is not None:
+        return found
     if parts.scheme == "http" and not is_own and literal_reach(parts.hostname) is not Reach.LOCAL:
         raise BadSpec(f"Only https addresses are fetched: {host}{parts.path}"[:300])
     return ByUrl(text)
+
+
+def _known_page(host: str, parts: SplitResult, *, is_own: bool) -> Spec | None:
+    """What a page of a hub that we know shows."""
+    site = repository_site(host)
+    if site:
+        return _repository_page(site, parts.path)
+    if not (is_own or host in CIVITAI_ORIGINS or host in NUMBERED_SITES):
+        return None
+    found = _page(parts.path, parse_qs(parts.query))
+    hub = NUMBERED_SITES.get(host, "")
+    return replace(found, hub=hub) if hub and isinstance(found, ByModel) else found
+
+
+def _repository_page(site: str, path: str) -> Spec:
+    """`/owner/repo`, `/owner/repo/tree/REV`, `/owner/repo/blob|resolve|raw/REV/FILE`; ModelScope's begin with `/models`."""
+    parts = [unquote(part) for part in path.strip("/").removeprefix("models/").split("/")]
+    if len(parts) < 2 or not all(parts[:2]) or parts[0] in {"datasets", "spaces", "collections", "docs", "papers"}:
+        raise BadSpec(f"This page of {site} is no repository: {path[:200]}", hint="Name it as OWNER/REPO.")
+    name, rest = "/".join(parts[:2]), parts[2:]
+    if len(rest) > 1 and rest[0] in {"tree", "blob", "resolve", "raw", "file"}:
+        skipped = 2 if rest[:2] == ["file", "view"] else 1
+        return ByRepository(site, name, "".join(rest[skipped : skipped + 1]), "/".join(rest[skipped + 1 :]))
+    return ByRepository(site, name)
 
 
 def _page(path: str, query: dict[str, list[str]]) -> Spec | None:
@@ -200,7 +238,25 @@ def _page(path: str, query: dict[str, list[str]]) -> Spec | None:
 
 
 def _repository(text: str, _: str) -> Spec | None:
-    return ByRepository(text[3:]) if text.lower().startswith("hf:") else None
+    prefix, colon, rest = text.partition(":")
+    if not colon or prefix.lower() not in _REPOSITORY_PREFIXES:
+        return None
+    match = _REPOSITORY.fullmatch(rest)
+    if not match or ".." in rest.split("/"):
+        raise BadSpec(f"This names no repository: {text[:200]}", hint=f"Write {prefix}:OWNER/REPO[@REVISION][/FILE].")
+    return ByRepository(
+        _REPOSITORY_PREFIXES[prefix.lower()], match["name"], match["revision"] or "", match["path"] or ""
+    )
+
+
+def _entry(text: str, _: str) -> Spec | None:
+    prefix, colon, rest = text.partition(":")
+    if not colon or prefix.lower() != "list":
+        return None
+    source, _, label = rest.partition("#")
+    if not source:
+        raise BadSpec("This names no list of links.", hint="Write list:ADDRESS-OR-FILE or list:ADDRESS-OR-FILE#LABEL.")
+    return ByEntry(source, label)
 
 
 def _air(text: str, _: str) -> Spec | None:
@@ -209,12 +265,14 @@ def _air(text: str, _: str) -> Spec | None:
         if text.lower().startswith(("urn:", "air:")):
             raise BadSpec(f"This AIR is not understood: {text[:200]}", hint="Known sources: civitai, huggingface.")
         return None
-    if match["source"].lower() == "huggingface":
-        return ByRepository(match["id"])
+    source = match["source"].lower()
+    if source in _REPOSITORY_PREFIXES.values():
+        return ByRepository(source, match["id"], match["version"] or "")
     numbers = [match["id"], match["version"] or "0"]
     if not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
         raise BadSpec(f"An AIR of Civitai has numbers for model and version: {text[:200]}")
-    return ByModel(int(numbers[0]), int(numbers[1]) or None, match["file"] or "")
+    hub = "" if source == "civitai" else source
+    return ByModel(int(numbers[0]), int(numbers[1]) or None, match["file"] or "", hub=hub)
 
 
 def _path(text: str, _: str) -> Spec | None:

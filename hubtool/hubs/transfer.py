@@ -44,6 +44,7 @@ class Transfer:
     verify: bool = True
     resume: bool = True
     limit_bytes_s: float | None = None
+    unpacks: bool = False  # an archive needs no published hash: its members are checked when it is unpacked
     watch: Callable[[str], Report] = _silent  # file name → what is told (bytes there, bytes in all)
     space: Space = field(default_factory=Space)
 
@@ -168,7 +169,10 @@ def _promised(wanted: Resolved, transfer: Transfer) -> Promise:
             f"The creator of version {wanted.version.id} has disabled downloads.",
             hint="It can be used on the hub's site only.",
         )
-    return Promise(name, file.size_bytes, file.hashes) if transfer.verify else Promise(name)
+    unproved = transfer.unpacks
+    return (
+        Promise(name, file.size_bytes, file.hashes, unproved) if transfer.verify else Promise(name, None, {}, unproved)
+    )
 
 
 def _identity(wanted: Resolved) -> str:

@@ -29,6 +29,7 @@ class Promise:
     name: str
     size_bytes: int | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    may_be_unproved: bool = False  # what is no weights file and has no hash is checked by who asked for it
 
     @property
     def sha256(self) -> str:
@@ -100,7 +101,7 @@ def check_whole(path: Path, promise: Promise, size_bytes: int, sha256: str) -> V
     with path.open("rb") as file:
         is_weights = looks_like_safetensors(file.read(16))
     if promise.is_inert and not is_weights:
-        if not verified:
+        if not verified and not promise.may_be_unproved:
             raise WrongFile(f"The hub published no hash for {promise.name}, which is no safetensors file.")
         return Verdict(verified, is_weights)
     try:

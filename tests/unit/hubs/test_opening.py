@@ -41,7 +41,7 @@ def test_civitai_is_the_default_and_one_credential_domain() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["nosuch", "127.0.0.1:8080", "ftp://example.org", "https://", "https://u:p@h", "https://h?token=x", "huggingface"],
+    ["nosuch", "127.0.0.1:8080", "ftp://example.org", "https://", "https://u:p@h", "https://h?token=x"],
 )
 def test_what_is_no_hub_is_refused_without_repeating_a_secret(name: str) -> None:
     with pytest.raises(UsageProblem) as caught:

@@ -39,12 +39,12 @@ FORMS: dict[str, Spec] = {
     "https://example.org/a/style.safetensors?x=1": ByUrl("https://example.org/a/style.safetensors?x=1"),
     "https://evilcivitai.com/models/5": ByUrl("https://evilcivitai.com/models/5"),
     "http://localhost:9/x.safetensors": ByUrl("http://localhost:9/x.safetensors"),
-    "https://huggingface.co/o/r/resolve/main/x.safetensors": ByUrl(
-        "https://huggingface.co/o/r/resolve/main/x.safetensors"
+    "https://huggingface.co/o/r/resolve/main/x.safetensors": ByRepository(
+        "huggingface", "o/r", "main", "x.safetensors"
     ),
-    "https://huggingface.co/o/r": ByRepository("o/r"),
-    "hf:o/r@main/x.safetensors": ByRepository("o/r@main/x.safetensors"),
-    "urn:air:sdxl:lora:huggingface:o/r@main": ByRepository("o/r"),
+    "https://huggingface.co/o/r": ByRepository("huggingface", "o/r"),
+    "hf:o/r@main/sub/x y.safetensors": ByRepository("huggingface", "o/r", "main", "sub/x y.safetensors"),
+    "urn:air:sdxl:lora:huggingface:o/r@main": ByRepository("huggingface", "o/r", "main"),
     "./style.safetensors": ByPath(Path("style.safetensors")),
     "style.safetensors": ByPath(Path("style.safetensors")),
     "sub/dir": ByPath(Path("sub/dir")),

@@ -1,0 +1,109 @@
+"""ModelScope: repositories of files in the manner of Hugging Face, with the SHA-256 of every file in its listing.
+
+`GET /api/v1/models/{repo}/repo/files?Revision=master&Recursive=true`. Its storage honours a range and still answers 200, with a
+Content-Range; the transfer goes by that header, so continuing works.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+
+from pydantic import AliasPath, BeforeValidator, Field
+
+from hubtool.errors import BadSpec, NotFound
+from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file
+from hubtool.hubs.spec import ByRepository
+from hubtool.hubs.tolerant import Count, Flag, Line, Tolerant, only_objects, read, sha256_digits
+
+if TYPE_CHECKING:
+    from hubtool.hubs.client import Client
+    from hubtool.hubs.hub import Query
+    from hubtool.hubs.spec import Spec
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin", ".zip")
+
+
+class _File(Tolerant):
+    path: Line = Field("", validation_alias="Path")
+    size_bytes: Count = Field(None, validation_alias="Size")
+    sha256: Annotated[str, BeforeValidator(sha256_digits)] = Field("", validation_alias="Sha256")
+    type: Line = Field("", validation_alias="Type")
+    revision: Line = Field("", validation_alias="Revision")
+
+
+class _Listing(Tolerant):
+    ok: Flag = Field(None, validation_alias="Success")
+    message: Line = Field("", validation_alias="Message")
+    files: Annotated[list[_File], BeforeValidator(only_objects)] = Field(
+        [], validation_alias=AliasPath("Data", "Files")
+    )
+
+
+class ModelScope:
+    """`Catalogue` over modelscope.cn: repositories by name; it is not searched."""
+
+    def __init__(self, name: str, client: Client) -> None:
+        self._name, self._client = name, client
+
+    @property
+    def name(self) -> str:
+        """The name under which the user chose it."""
+        return self._name
+
+    @property
+    def ids(self) -> str:
+        """Repositories have names of their own."""
+        return self._name
+
+    @property
+    def client(self) -> Client:
+        """The connection."""
+        return self._client
+
+    def search(self, query: Query) -> SearchPage:
+        """Nothing: there is no documented search.
+
+        Raises:
+            BadSpec: always.
+        """
+        raise BadSpec(f"{self._name} cannot be searched for {query.text!r}.", hint="Name a repository: ms:OWNER/REPO.")
+
+    def look_up(self, wanted: Spec) -> Found:
+        """A repository at a revision, with the file if the SPEC names one."""
+        if not isinstance(wanted, ByRepository):
+            raise BadSpec("ModelScope knows repositories only.", hint="Write ms:OWNER/REPO[@REVISION][/FILE].")
+        revision = wanted.revision or "master"
+        parameters = [("Revision", revision), ("Recursive", "true")]
+        listing = read(
+            _Listing, self._client.get_json(f"/api/v1/models/{wanted.name}/repo/files", parameters), self._name
+        )
+        if listing.ok is False:  # errors come with status 200 too
+            raise NotFound(f"{self._name} has no {wanted.name} at {revision}: {listing.message or 'no reason given'}")
+        files = [self._file(wanted.name, revision, entry) for entry in listing.files if _is_weights(entry)]
+        safe = [file for file in files if file.name.endswith(".safetensors")]
+        version = Version(
+            id=revision, model_id=wanted.name, name=revision, files=tuple(files), must_choose=len(safe) > 1
+        )
+        owner, _, name = wanted.name.partition("/")
+        url = f"{self._client.site.base}/models/{wanted.name}"
+        model = Model(id=wanted.name, name=name, creator=owner, url=url, versions=(version,))
+        return Found(model, version, choose_file(version, wanted.path) if wanted.path else None)
+
+    def offer(self, version: Version, wanted: str) -> RemoteFile:
+        """The file called so, else the only one."""
+        return choose_file(version, wanted)
+
+    def _file(self, repository: str, revision: str, entry: _File) -> RemoteFile:
+        path = f"/models/{repository}/resolve/{quote(revision, safe='')}/{quote(entry.path)}"
+        return RemoteFile(
+            id=entry.path,
+            name=entry.path.rpartition("/")[2],
+            url=f"{self._client.site.base}{path}",
+            size_bytes=entry.size_bytes,
+            hashes={"sha256": entry.sha256} if entry.sha256 else {},
+        )
+
+
+def _is_weights(entry: _File) -> bool:
+    return entry.type != "tree" and entry.path.lower().endswith(_WEIGHTS)

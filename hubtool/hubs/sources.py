@@ -1,0 +1,178 @@
+"""Several catalogues behind one `Hub`: what the first does not have is asked of the next.
+
+A SPEC that says where it belongs (a repository, a page of another hub, a list of links) is asked there and nowhere else.
+A hash is the same everywhere, so it goes down the whole chain; a number is one hub's own, so it goes on only to hubs that
+count alike. What a person typed is always asked for, whatever was answered before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hubtool.errors import HubProblem, NotFound, UsageProblem
+from hubtool.hubs.addresses import origin
+from hubtool.hubs.direct import direct_file
+from hubtool.hubs.hub import Found, Resolved, SearchPage, newest
+from hubtool.hubs.link_lists import LinkList
+from hubtool.hubs.spec import ByEntry, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeVar
+
+    from hubtool.hubs.client import Client
+    from hubtool.hubs.hub import Catalogue, Id, Model, Query, Version
+    from hubtool.hubs.spec import Spec
+
+    T = TypeVar("T")
+
+
+class Sources:
+    """`Hub` over the catalogues in use (asked for everything), further ones (asked when these fail), and those of a SPEC."""
+
+    def __init__(
+        self, in_use: Sequence[Catalogue], further: Sequence[Catalogue], named: Callable[[str], Catalogue], pages: str
+    ) -> None:
+        """`named` opens a catalogue by its name; `pages` is the address whose pages count as those of the first hub."""
+        self._in_use, self._further, self._open, self._pages = tuple(in_use), tuple(further), named, pages
+        self._named: dict[str, Catalogue] = {hub.name: hub for hub in (*in_use, *further)}
+
+    @property
+    def name(self) -> str:
+        """The name or base URL of the hub that is asked first."""
+        return self._in_use[0].name
+
+    @property
+    def client(self) -> Client:
+        """The connection to the hub that is asked first."""
+        return self._in_use[0].client
+
+    def client_for(self, resolved: Resolved) -> Client:
+        """That of the hub whose own address the file has, so that its token goes along; else that of who named it."""
+        own = origin(resolved.file.url)
+        hubs = [self._catalogue(resolved.hub)] if resolved.hub else []
+        hubs += [*self._in_use, *self._further]
+        return next((hub.client for hub in hubs if own in hub.client.site.origins), hubs[0].client)
+
+    # ------------------------------------------------------------ questions
+
+    def search(self, query: Query) -> SearchPage:
+        """A page of each hub in use, in their order; only a single hub's search can be gone on with."""
+        pages = [hub.search(query) for hub in self._in_use]
+        if len(pages) == 1:
+            return pages[0]
+        return SearchPage(tuple(model for page in pages for model in page.models))
+
+    def model(self, model_id: Id) -> Model:
+        """One model with all its versions."""
+        return self._in_use[0].look_up(_model_spec(model_id)).model
+
+    def version(self, version_id: Id) -> Version:
+        """One version with its files."""
+        found = self._in_use[0].look_up(ByVersion(int(version_id))).version
+        if found is None:
+            raise NotFound(f"{self.name} has no version {version_id}.")
+        return found
+
+    def by_hash(self, hexadecimal: str) -> Version:
+        """The oldest version that has a file with this hash of any kind."""
+        found = self._first(ByHash("", hexadecimal.lower()), lambda _, found: found)
+        return found.version or newest(found.model)
+
+    def find(self, spec: str) -> Found:
+        """The model that a SPEC names, downloadable or not."""
+        wanted = self._parsed(spec)
+        if isinstance(wanted, ByUrl):
+            link = direct_file(wanted.url, self.client)
+            return Found(link.model, link.version, link.file)
+        return self._first(wanted, lambda _, found: found)
+
+    def resolve(self, spec: str, wanted: str = "") -> Resolved:
+        """The file that a SPEC names: `wanted` by id or name, else the one the SPEC says, else the primary one."""
+        parsed = self._parsed(spec)
+        if isinstance(parsed, ByUrl):
+            return direct_file(parsed.url, self.client)
+
+        def file_of(hub: Catalogue, found: Found) -> Resolved:
+            version = found.version or newest(found.model)
+            file = hub.offer(version, wanted) if wanted or found.file is None else found.file
+            return Resolved(hub.name, found.model, version, file)
+
+        return self._first(parsed, file_of)
+
+    def elsewhere(self, resolved: Resolved) -> list[Resolved]:
+        """The same file, by its hash, at the hubs that did not name it; those that fail to answer have none."""
+        digest = resolved.file.sha256
+        return list(self._by_hash_elsewhere(digest, resolved.hub)) if digest else []
+
+    def abort(self) -> None:
+        """Make every transfer in progress fail at once, from another thread."""
+        for hub in self._named.values():
+            hub.client.abort()
+
+    # ------------------------------------------------------------ who is asked
+
+    def _parsed(self, spec: str) -> Spec:
+        wanted = parse(spec, self._pages)
+        if isinstance(wanted, ByEntry):
+            link = self._list(wanted.source).entry(wanted.label)
+            return parse(link.url, self._pages) if link.kind == "page" else wanted
+        if not isinstance(wanted, ByPath):
+            return wanted
+        from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that only this form needs
+
+        return ByHash("sha256", hash_file(wanted.path).sha256)
+
+    def _catalogue(self, name: str) -> Catalogue:
+        if name not in self._named:
+            self._named[name] = self._open(name)
+        return self._named[name]
+
+    def _list(self, source: str) -> LinkList:
+        found = self._catalogue(f"list:{source}")
+        if not isinstance(found, LinkList):
+            raise TypeError(f"{found.name} is no list")
+        return found
+
+    def _asked(self, wanted: Spec) -> list[Catalogue]:
+        """The catalogues to ask for something, in order."""
+        match wanted:
+            case ByRepository(hub):
+                return [self._catalogue(hub)]
+            case ByEntry(source):
+                return [self._catalogue(f"list:{source}")]
+            case ByModel(hub=hub) if hub:
+                return [self._catalogue(hub)]
+            case ByHash():
+                return [*self._in_use, *self._further]
+        alike = {hub.ids for hub in self._in_use}
+        return [*self._in_use, *(hub for hub in self._further if hub.ids in alike)]
+
+    def _first(self, wanted: Spec, use: Callable[[Catalogue, Found], T]) -> T:
+        """What the first catalogue gives that has what is wanted; if none has, what the first one said."""
+        first: NotFound | None = None
+        for hub in self._asked(wanted):
+            try:
+                return use(hub, hub.look_up(wanted))
+            except NotFound as error:
+                first = first or error
+            except HubProblem:
+                if first is None:  # only the first one's failures matter
+                    raise
+        raise first or UsageProblem("No hub is in use.")
+
+    def _by_hash_elsewhere(self, digest: str, besides: str) -> Iterator[Resolved]:
+        for hub in (*self._in_use, *self._further):
+            if hub.name == besides:
+                continue
+            try:
+                found = hub.look_up(ByHash("sha256", digest))
+            except HubProblem:
+                continue
+            version = found.version or newest(found.model)
+            files = [file for file in version.files if file.sha256 == digest]
+            yield from (Resolved(hub.name, found.model, version, file) for file in files)
+
+
+def _model_spec(model_id: Id) -> ByModel:
+    return ByModel(int(model_id) if str(model_id).isdigit() else 0)
