@@ -28,5 +28,7 @@ class Adapter:
     malformed: bool = False
     mixed: tuple[str, ...] = ()  # other dialects that some modules were written in
     misfits: tuple[ModuleRef, ...] = ()  # modules whose tensors do not have the shape that their name promises
-    duplicates: Mapping[str, Address] = field(default_factory=dict)  # keys of leftovers that name a tensor a second time
+    duplicates: Mapping[str, Address] = field(
+        default_factory=dict
+    )  # keys of leftovers that name a tensor a second time
     identification: Identification = field(default_factory=lambda: Identification(()))

@@ -18,7 +18,7 @@ from hubtool.adapters.layer import PEFT_TERMS
 from hubtool.adapters.metadata import read_json, read_number
 from hubtool.adapters.patterns import Patterns
 from hubtool.formats.tensor import scalar_tensor
-from hubtool.naming.address import Component, ModuleRef
+from hubtool.naming.address import Component, ModuleRef, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,20 +103,34 @@ def config_beside(path: Path) -> dict[str, str]:
     return {PEFT_KEY: config.read_text("utf-8", errors="replace")}
 
 
-def peft_record(target: Architecture, ranks: Mapping[ModuleRef, int], alphas: Mapping[ModuleRef, float]) -> str:
-    """`lora_adapter_metadata` that makes diffusers scale each module by its alpha / rank."""
+def peft_record(target: Architecture, layers: Mapping[ModuleRef, Layer]) -> str:
+    """`lora_adapter_metadata` for LoRA modules.
+
+    diffusers builds PEFT's config from it, scales as it says, and loads magnitudes and biases only if it says so.
+    """
     table: dict[str, object] = {}
-    for component in dict.fromkeys(module.component for module in ranks):
-        modules = [module for module in ranks if module.component is component]
-        rank = Counter(ranks[module] for module in modules).most_common(1)[0][0]
-        alpha = Counter(alphas[module] for module in modules).most_common(1)[0][0]
-        prefix = component_name(target, component)
-        table[f"{prefix}.r"] = rank
-        table[f"{prefix}.lora_alpha"] = alpha
-        table[f"{prefix}.target_modules"] = [module.path.removeprefix("text_model.") for module in modules]
-        table[f"{prefix}.rank_pattern"] = {_pattern(m): ranks[m] for m in modules if ranks[m] != rank}
-        table[f"{prefix}.alpha_pattern"] = {_pattern(m): alphas[m] for m in modules if alphas[m] != alpha}
+    for component in dict.fromkeys(module.component for module in layers):
+        own = {module: layer for module, layer in layers.items() if module.component is component}
+        fields = lora_fields(own) | {"target_modules": [module.path.removeprefix("text_model.") for module in own]}
+        table |= {f"{component_name(target, component)}.{field}": value for field, value in fields.items()}
     return json.dumps(table, indent=2, sort_keys=True)
+
+
+def lora_fields(layers: Mapping[ModuleRef, Layer], alpha_field: str = "lora_alpha") -> dict[str, object]:
+    """PEFT's fields for ranks, alphas and modifiers of one component's modules."""
+    ranks = {module: rank for module, layer in layers.items() if (rank := layer.rank)}
+    alphas = {module: layers[module].scale * rank for module, rank in ranks.items()}
+    rank = Counter(ranks.values()).most_common(1)[0][0]
+    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    return {
+        "r": rank,
+        alpha_field: alpha,
+        "rank_pattern": {_pattern(module): own for module, own in ranks.items() if own != rank},
+        "alpha_pattern": {_pattern(module): own for module, own in alphas.items() if own != alpha},
+        "use_dora": any(Role.MAGNITUDE in layer.tensors for layer in layers.values()),
+        "lora_bias": any(Role.UP_BIAS in layer.tensors for layer in layers.values()),
+        "use_rslora": False,
+    }
 
 
 def _pattern(module: ModuleRef) -> str:

@@ -163,17 +163,16 @@ def _peft(adapter: Adapter) -> str:
     Raises:
         NotRepresentable: a module is no LoRA; the record has no place for its scale.
     """
-    ranks = {}
+    layers = {}
     for module, layer in adapter.layers.items():
-        kind, rank = layer.parametrization, layer.rank
-        if kind is None or kind.id != "lora" or not rank:
+        kind = layer.parametrization
+        if kind is None or kind.id != "lora" or not layer.rank:
             if layer.scale != 1:
                 message = f"The scale of {module.path} cannot be recorded: it is no LoRA."
                 raise NotRepresentable(module.path, message, hint="Use `--alpha fold`.")
             continue
-        ranks[module] = rank
-    alphas = {module: adapter.layers[module].scale * rank for module, rank in ranks.items()}
-    return peft_record(adapter.architecture, ranks, alphas)
+        layers[module] = layer
+    return peft_record(adapter.architecture, layers)
 
 
 def _original(layer: Layer) -> OriginalAlpha | None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubtool.adapters.peft_directory import MODEL_NAME
 from hubtool.errors import UsageProblem
 from hubtool.operations.convert import ConvertOptions
 
@@ -25,7 +26,8 @@ def convert_options(options: Mapping[str, object], dtypes: Mapping[str, str]) ->
 def output_for(path: Path, to: str, output: str | None, *, several: bool) -> Path:
     """Where one input goes: the file named, or a name of its own in the folder named, or beside the input.
 
-    A folder is what exists as one, ends in a slash, or is named for several inputs.
+    A folder is what exists as one, ends in a slash, or is named for several inputs. In PEFT's dialect an output without an
+    extension is a folder too, and gets the file names that PEFT looks for; each of several inputs has its own.
     """
     name = f"{path.stem}.{to}.safetensors"
     if output is None:
@@ -33,7 +35,10 @@ def output_for(path: Path, to: str, output: str | None, *, several: bool) -> Pat
     wanted = Path(output)
     if several and wanted.is_file():
         raise UsageProblem(f"Several inputs need a folder, and {wanted} is a file.", hint="Name a folder with `-o`.")
-    return wanted / name if several or wanted.is_dir() or output.endswith(("/", os.sep)) else wanted
+    is_folder = several or wanted.is_dir() or output.endswith(("/", os.sep))
+    if to == "peft" and (is_folder or not wanted.suffix):
+        return (wanted / path.stem if several else wanted) / MODEL_NAME
+    return wanted / name if is_folder else wanted
 
 
 def conversion_text(row: Row) -> str:

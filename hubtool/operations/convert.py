@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode, encode
+from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
 from hubtool.adapters.fusion import fit
+from hubtool.adapters.peft_directory import Described, described, is_folder_of_peft, write_directory
 from hubtool.adapters.rewriting import fold_tucker, magnitudes_for, recast
 from hubtool.adapters.scaling import (
     AlphaMode,
     AlphaOutcome,
+    AlphaPlan,
     plan_alphas,
     with_alpha_tensors,
     without_alpha_tensors,
@@ -103,15 +106,16 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         raise OutputExists(output)
     file = read_safetensors(path)
     source = decode(file, architecture_id=options.architecture)
+    copies = equal_duplicates(source)
+    source = without_duplicates(source, copies)
     _check(source, to, options)
     refuse_broken(file, source)
-    plan = _plan(source, to, options)
+    plan = _plan(source, to, output, options)
     tensors = encode(plan.adapter, to)
     metadata = _metadata(plan, file, tensors)
     sha256 = None
     if not options.dry_run:
-        with atomic_output(output, force=options.force) as out:
-            write_safetensors(out, tensors, metadata)
+        _write(plan, output, tensors, metadata, force=options.force)
         sha256 = _sha256(output) if options.hashes else None
     return Conversion(
         input=path,
@@ -122,7 +126,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         modules=len(plan.adapter.layers),
         exact=not plan.inexact,
         lossy=tuple(Loss(module.path, error) for module, error in plan.inexact.items()),
-        dropped=(),
+        dropped=copies,
         fused=plan.fused,
         split=plan.split,
         alpha=plan.alpha,
@@ -130,6 +134,16 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         leftovers=tuple(source.leftovers),
         malformed=source.malformed,
     )
+
+
+def _write(
+    plan: _Plan, output: Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], *, force: bool
+) -> None:
+    if plan.folder:
+        write_directory(output, plan.folder, tensors, metadata, force=force)
+        return
+    with atomic_output(output, force=force) as out:
+        write_safetensors(out, tensors, metadata)
 
 
 def _sha256(path: Path) -> str:
@@ -146,9 +160,10 @@ class _Plan:
     alpha: AlphaOutcome
     inexact: Mapping[ModuleRef, float]
     certain: bool  # nothing but this architecture fits, or it was asked for
+    folder: Described | None  # the configs, if the output is a folder of PEFT's
 
 
-def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
+def _plan(source: Adapter, to: str, output: Path, options: ConvertOptions) -> _Plan:
     """Everything that has to happen to the neutral form before it can be spelt; nothing is computed yet."""
     inexact: dict[ModuleRef, float] = {}
     adapter = source
@@ -159,13 +174,23 @@ def _plan(source: Adapter, to: str, options: ConvertOptions) -> _Plan:
     if options.dtype:
         adapter, rounded = recast(adapter, options.dtype)
         inexact |= rounded
-    alphas = plan_alphas(adapter, to, options.alpha)
+    in_folder = is_folder_of_peft(to, output)
+    alphas = plan_alphas(adapter, to, "record" if in_folder and options.alpha == "auto" else options.alpha)
     fitted = fit(adapter, to)
-    kept = alphas.outcome == "kept"
-    adapter = with_alpha_tensors(fitted.adapter) if kept else without_alpha_tensors(fitted.adapter, alphas)
+    adapter, folder = _with_scales_said(fitted.adapter, alphas, in_folder=in_folder)
     inexact |= {**alphas.inexact, **(fitted.inexact or {})}
     certain = options.architecture is not None or not source.identification.ambiguous
-    return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact, certain)
+    return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact, certain, folder)
+
+
+def _with_scales_said(adapter: Adapter, plan: AlphaPlan, *, in_folder: bool) -> tuple[Adapter, Described | None]:
+    """Alphas as the plan has them; a folder's config says them instead of the header."""
+    if plan.outcome == "kept":
+        return with_alpha_tensors(adapter), None
+    if not (in_folder and plan.outcome == "recorded"):
+        adapter = without_alpha_tensors(adapter, plan)
+    folder = described(adapter, plan.originals) if in_folder else None
+    return (folder.adapter, folder) if folder else (adapter, None)
 
 
 def _as_lora(adapter: Adapter, options: ConvertOptions) -> tuple[Adapter, dict[ModuleRef, float]]:
