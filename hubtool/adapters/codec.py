@@ -16,6 +16,7 @@ from hubtool.naming.address import Address, ModuleRef, Role
 from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.dialect import dialect, dialects
 from hubtool.naming.identify import Base, Candidate, Extent, Identification, explain, identify
+from hubtool.naming.unknown import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,6 +152,8 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
 def encode(adapter: Adapter, dialect_id: str) -> dict[str, LazyTensor]:
     """Key → tensor in a dialect that names every module as the adapter holds it (see `hubtool.adapters.fusion`).
 
+    Modules of an unknown architecture keep the names they had; only suffixes follow the dialect.
+
     Raises:
         NotRepresentable: the dialect has no spelling for a module or a role.
         KeyClash: two tensors would get one key.
@@ -158,7 +161,7 @@ def encode(adapter: Adapter, dialect_id: str) -> dict[str, LazyTensor]:
     spoken, target = dialect(dialect_id), adapter.architecture
     found: dict[str, LazyTensor] = {}
     for module, layer in adapter.layers.items():
-        base = spoken.base(target, module)
+        base = layer.base if target.id == UNKNOWN else spoken.base(target, module)
         for role, tensor in layer.tensors.items():
             key = base + spoken.suffix(Address(module.component, module.path, role))
             if key in found:

@@ -43,9 +43,10 @@ def output_for(path: Path, to: str, output: str | None, *, several: bool) -> Pat
 
 def conversion_text(row: Row) -> str:
     """One conversion in a line or two."""
+    known = row["architecture"] or "unknown architecture"
     lines = [
         f"{row['output']}",
-        f"  {row['architecture']}, {row['modules']} modules, {row['from']} → {row['to']}, alpha {row['alpha']}",
+        f"  {known}, {row['modules']} modules, {row['from']} → {row['to']}, alpha {row['alpha']}",
     ]
     if row["fused"] or row["split"]:
         lines.append(f"  {row['split']} fused modules split, {row['fused']} joined")
@@ -57,4 +58,6 @@ def conversion_text(row: Row) -> str:
         lines.append("  exact")
     if isinstance(leftovers, list) and leftovers:
         lines.append(f"  {len(leftovers)} tensors were not understood and were copied as they are")
+    notes = row["notes"]
+    lines += [f"  {note}" for note in notes] if isinstance(notes, list) else []
     return "\n".join(lines)

@@ -24,12 +24,14 @@ def with_values(path: Path, row: Row) -> Row:
 def inspection_text(row: Row) -> str:
     """A dozen lines about one file."""
     lines = [f"{row['path']}: {row['what']}"]
-    if row["architecture"]:
-        lines.append(f"  architecture   {row['architecture']}{_also(row)}")
+    if row["dialect"]:
+        lines.append(f"  architecture   {row['architecture'] or 'unknown'}{_also(row)}")
         lines.append(f"  dialect        {row['dialect']}{' (malformed)' if row['malformed'] else ''}")
         lines.append(f"  family         {_counts(row['parametrizations'])}{_modifiers(row)}")
         lines.append(
             f"  modules        {row['modules']} ({_counts(row['components'])}), {_percent(row['coverage'])} understood"
+            if row["architecture"]
+            else f"  modules        {row['modules']}, with names of their own"
         )
         lines.append(f"  rank / alpha   {_range(row['rank'])} / {_range(row['alpha'])}")
     lines.append(f"  tensors        {row['tensors']} ({_counts(row['dtypes'])}), {_megabytes(row['size_bytes'])}")
@@ -44,6 +46,9 @@ def inspection_text(row: Row) -> str:
 
 
 def _also(row: Row) -> str:
+    near = row["relatives"]
+    if isinstance(near, list) and near:
+        return f", nearest to {near[0]['architecture']}: {'; '.join(near[0]['evidence'])}"
     candidates = row["candidates"]
     if not row["ambiguous"] or not isinstance(candidates, list):
         return ""

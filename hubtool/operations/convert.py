@@ -11,9 +11,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.codec import decode, encode
+from hubtool.adapters.codec import encode
 from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
-from hubtool.adapters.fusion import fit
+from hubtool.adapters.fusion import Fitted, fit
 from hubtool.adapters.peft_directory import Described, described, is_folder_of_peft, write_directory
 from hubtool.adapters.rewriting import fold_tucker, magnitudes_for, recast
 from hubtool.adapters.scaling import (
@@ -24,14 +24,16 @@ from hubtool.adapters.scaling import (
     with_alpha_tensors,
     without_alpha_tensors,
 )
+from hubtool.adapters.unknown import is_unknown
 from hubtool.errors import AmbiguousArchitecture, NotRepresentable, OutputExists, UsageProblem
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.formats.tensor import FileBytes
 from hubtool.naming.address import Component, ModuleRef
 from hubtool.naming.architecture import Architecture, architecture
-from hubtool.naming.dialect import dialect
+from hubtool.naming.dialect import dialect, written_dialect
 from hubtool.naming.identify import ARCHITECTURE_KEY, metadata_hint
+from hubtool.operations.unknown_architecture import NOTE, alpha_mode, read_known_or_not
 from hubtool.operations.validate import refuse_broken
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Conversion:
     output: Path
     from_: str
     to: str
-    architecture: str
+    architecture: str | None  # none: unknown, so only suffixes were rewritten
     modules: int
     exact: bool  # every module's change is the same number for number, up to the exactness of the scale
     lossy: tuple[Loss, ...]
@@ -88,6 +90,7 @@ class Conversion:
     sha256: str | None
     leftovers: tuple[str, ...]  # tensors not understood, copied under their own names
     malformed: bool
+    notes: tuple[str, ...] = ()
 
 
 def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = None) -> Conversion:
@@ -101,11 +104,11 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         OutputExists, DiskFull, StorageProblem: from the disk.
     """
     options = options or ConvertOptions()
-    dialect(to)
+    written_dialect(to)
     if not options.force and os.path.lexists(output):  # a dry run says so, too
         raise OutputExists(output)
     file = read_safetensors(path)
-    source = decode(file, architecture_id=options.architecture)
+    source = read_known_or_not(file, options.architecture)
     copies = equal_duplicates(source)
     source = without_duplicates(source, copies)
     _check(source, to, options)
@@ -122,7 +125,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         output=output,
         from_=source.dialect,
         to=to,
-        architecture=source.architecture.id,
+        architecture=None if is_unknown(source) else source.architecture.id,
         modules=len(plan.adapter.layers),
         exact=not plan.inexact,
         lossy=tuple(Loss(module.path, error) for module, error in plan.inexact.items()),
@@ -133,6 +136,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         sha256=sha256,
         leftovers=tuple(source.leftovers),
         malformed=source.malformed,
+        notes=(NOTE.format(to=to),) if is_unknown(source) else (),
     )
 
 
@@ -175,11 +179,13 @@ def _plan(source: Adapter, to: str, output: Path, options: ConvertOptions) -> _P
         adapter, rounded = recast(adapter, options.dtype)
         inexact |= rounded
     in_folder = is_folder_of_peft(to, output)
-    alphas = plan_alphas(adapter, to, "record" if in_folder and options.alpha == "auto" else options.alpha)
-    fitted = fit(adapter, to)
+    mode = "record" if in_folder and options.alpha == "auto" else alpha_mode(adapter, options.alpha)
+    alphas = plan_alphas(adapter, to, mode)
+    fitted = Fitted(adapter) if is_unknown(source) else fit(adapter, to)
     adapter, folder = _with_scales_said(fitted.adapter, alphas, in_folder=in_folder)
     inexact |= {**alphas.inexact, **(fitted.inexact or {})}
-    certain = options.architecture is not None or not source.identification.ambiguous
+    asked_or_alone = options.architecture is not None or not source.identification.ambiguous
+    certain = asked_or_alone and not is_unknown(source)
     return _Plan(magnitudes_for(adapter, to), fitted.fused, fitted.split, alphas.outcome, inexact, certain, folder)
 
 

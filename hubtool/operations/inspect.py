@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.codec import decode
 from hubtool.adapters.grouping import group_tensors
 from hubtool.adapters.metadata import read_json
+from hubtool.adapters.unknown import decode_unknown
 from hubtool.errors import NotAnAdapter, UnknownArchitecture
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.naming.address import Role
+from hubtool.naming.unknown import Relative, relatives
+from hubtool.operations.kinds import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,21 +25,6 @@ if TYPE_CHECKING:
     from hubtool.formats.hashing import Hashes
     from hubtool.formats.tensor import LazyTensor
 
-#: Beginnings or parts of keys that only a checkpoint has.
-_CHECKPOINT_MARKS = (
-    "model.diffusion_model.", "cond_stage_model.", "conditioner.embedders.", "first_stage_model.",
-    "model.layers.", "lm_head.", "text_model.encoder.", "double_blocks.", "joint_blocks.", "down_blocks.", "input_blocks.",
-    "transformer_blocks.", "blocks.0.",
-)  # fmt: skip
-_CONTROLNET_MARKS = (
-    "control_model.",
-    "controlnet_cond_embedding.",
-    "lora_controlnet",
-    "controlnet_down_blocks.",
-    "zero_convs.",
-)
-_VAE_MARKS = ("decoder.up.", "decoder.up_blocks.", "decoder.conv_in.", "encoder.conv_in.", "post_quant_conv.")
-_EMBEDDING_KEYS = {"emb_params", "clip_l", "clip_g", "string_to_param", "t5xxl"}
 _LONGEST_WORDS = 20_000  # characters of trigger words
 _TRIGGER_KEYS = ("modelspec.trigger_phrase", "ss_trigger_words", "trigger_words", "instance_prompt")
 
@@ -87,6 +75,7 @@ class Inspection:
     tensors: int
     hashes: Hashes | None
     metadata: Mapping[str, str]
+    relatives: tuple[Relative, ...] = ()  # the nearest known architectures, where none explains the adapter
 
 
 def inspect(path: Path, *, hashes: bool = False, architecture: str | None = None) -> Inspection:
@@ -100,8 +89,9 @@ def inspect(path: Path, *, hashes: bool = False, architecture: str | None = None
 
 def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: str | None = None) -> Inspection:
     """Describe an open file (see `inspect`)."""
-    adapter = _adapter(file, architecture)
-    kind, what = kind_of(file, adapter)
+    explained = _adapter(file, architecture)
+    kind, what = kind_of(file, explained)
+    adapter = explained or (decode_unknown(file) if kind == "adapter" else None)
     layers = list(adapter.layers.values()) if adapter else []
     candidates = adapter.identification.candidates if adapter else ()
     ranks = [rank for layer in layers if (rank := layer.rank)]
@@ -110,18 +100,18 @@ def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: s
         kind=kind,
         what=what,
         dialect=adapter.dialect if adapter else None,
-        architecture=adapter.architecture.id if adapter else None,
+        architecture=explained.architecture.id if explained else None,
         candidates=tuple(CandidateReport(c.dialect, c.architecture, c.coverage, c.evidence) for c in candidates),
         ambiguous=bool(adapter and adapter.identification.ambiguous),
         malformed=bool(adapter and adapter.malformed),
         parametrizations=dict(Counter(family.id for layer in layers if (family := layer.parametrization))),
         modifiers=tuple(sorted({modifier for layer in layers for modifier in layer.modifiers})),
-        components=dict(Counter(module.component.value for module in adapter.layers)) if adapter else {},
+        components=dict(Counter(module.component.value for module in explained.layers)) if explained else {},
         modules=len(layers),
         rank=_range(ranks),
         alpha=_range(_alphas(layers)),
         dtypes=dict(Counter(tensor.dtype for tensor in file.tensors.values())),
-        coverage=_coverage(file, adapter),
+        coverage=_coverage(file, explained),
         leftovers=tuple(adapter.leftovers) if adapter else tuple(file.tensors) if kind == "other" else (),
         trigger_words=trigger_words(file.metadata),
         base_model=_first(file.metadata, "ss_base_model_version", "modelspec.architecture"),
@@ -130,7 +120,13 @@ def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: s
         tensors=len(file.tensors),
         hashes=_hashes(file.path) if hashes else None,
         metadata=file.metadata,
+        relatives=_relatives(file) if adapter and not explained else (),
     )
+
+
+def _relatives(file: SafetensorsFile) -> tuple[Relative, ...]:
+    grouped = group_tensors(file.tensors)
+    return relatives(grouped.groups, grouped.size)
 
 
 def _hashes(path: Path) -> Hashes:
@@ -176,35 +172,6 @@ def _range(values: Iterable[float]) -> Range | None:
 def _first(metadata: Mapping[str, str], *keys: str) -> str | None:
     """The first entry that says something; trainers write "None" for nothing."""
     return next((metadata[key] for key in keys if metadata.get(key, "None") not in {"", "None"}), None)
-
-
-# ---------------------------------------------------------------- kinds
-
-
-def kind_of(file: SafetensorsFile, adapter: Adapter | None) -> tuple[str, str]:
-    """(kind of the contract, the same in words); `adapter` is what the file was read as, if anything."""
-    keys = file.tensors
-    if adapter is not None and 2 * len(adapter.leftovers) <= len(keys):
-        return "adapter", "a LoRA-family adapter"
-    if adapter is None and group_tensors(keys).size * 2 > len(keys):
-        return "adapter", "an adapter of an unknown architecture"
-    return _other_kind(keys)
-
-
-def _other_kind(keys: Mapping[str, LazyTensor]) -> tuple[str, str]:
-    if _marked(keys, _CONTROLNET_MARKS):
-        return "other", "a ControlNet"
-    if keys.keys() <= _EMBEDDING_KEYS or any(key.startswith("string_to_param") for key in keys):
-        return "embedding", "a textual-inversion embedding"
-    if _marked(keys, _VAE_MARKS) and not _marked(keys, ("model.diffusion_model.",)):
-        return "other", "a VAE"
-    if _marked(keys, _CHECKPOINT_MARKS):
-        return "checkpoint", "a checkpoint (whole model weights)"
-    return "other", "no LoRA-family file"
-
-
-def _marked(keys: Iterable[str], marks: tuple[str, ...]) -> bool:
-    return any(mark in key for key in keys for mark in marks)
 
 
 # ---------------------------------------------------------------- words

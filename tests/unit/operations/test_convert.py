@@ -11,6 +11,7 @@ from support.lazy import contents
 
 from hubtool.errors import (
     AmbiguousArchitecture,
+    BrokenAdapter,
     FileMissing,
     NotAnAdapter,
     NotRepresentable,
@@ -143,7 +144,7 @@ def test_a_link_as_output_is_replaced_and_what_it_leads_to_is_not(tmp_path: Path
         (lora("sd1", "kohya", K), "latin", {}, UnknownDialect),
         (lora("sd1", "kohya", K), "diffusers", {"architecture": "sd9"}, UnknownArchitecture),
         (lora("sd1", "kohya", K), "diffusers", {"architecture": "flux1"}, UnknownArchitecture),
-        ({"x.lora_up.weight": number(1, "F16", (4, 4))}, "diffusers", {}, UnknownArchitecture),
+        ({"x.lora_up.weight": number(1, "F16", (4, 4))}, "diffusers", {}, BrokenAdapter),
         ({"model.weight": number(1)}, "diffusers", {}, NotAnAdapter),
         (lora("sd1", "kohya", K), "xlabs", {}, NotRepresentable),
     ],
