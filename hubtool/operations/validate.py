@@ -22,7 +22,8 @@ from hubtool.errors import (
     UnknownFormat,
 )
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
-from hubtool.operations.inspect import kind_of
+from hubtool.operations.kinds import CODES as KIND_CODES
+from hubtool.operations.kinds import kind_of, refusal
 from hubtool.operations.rules import alphas, fittings, metadata, modules, repetition, values
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 _MANY = 20  # findings of one code that are told one by one
 _QUICK_BYTES = 256 << 20  # values of files up to this size are looked at unasked: a fraction of a second
 STRUCTURE = (*modules.RULES, *fittings.RULES, *repetition.RULES, *alphas.RULES)
-_KINDS = {"checkpoint": "CHECKPOINT", "embedding": "EMBEDDING"}
-_WORDS = {"a VAE": "VAE", "a ControlNet": "CONTROLNET"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +73,9 @@ def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
         NotAnAdapter: most of the file is something else, such as a checkpoint with a few stray keys.
         BrokenAdapter: there is an error.
     """
-    kind, what = kind_of(file, adapter)
-    if kind != "adapter":
-        raise NotAnAdapter("", f"{file.path.name} is {what}, not a LoRA.")
+    kind = kind_of(file, adapter)
+    if kind.kind != "adapter":
+        raise NotAnAdapter("", refusal(file.path.name, kind))
     quick = file.size_bytes <= _QUICK_BYTES
     for found in _run((*STRUCTURE, *((values.finite,) if quick else ())), _subject(file, adapter, values_too=quick)):
         if found.severity == "error":
@@ -108,10 +107,9 @@ def _problems(file: SafetensorsFile, *, values_too: bool) -> Iterator[Problem]:
         yield problem("E_NO_TENSORS", f"{file.path.name} holds no tensors.")
         return
     adapter = _adapter(file)
-    kind, what = kind_of(file, adapter)
-    if kind != "adapter":
-        ending = _WORDS.get(what) or _KINDS.get(kind) or "OTHER"
-        yield problem(f"E_NOT_A_LORA_{ending}", f"{file.path.name} is {what}, not a LoRA.")
+    kind = kind_of(file, adapter)
+    if kind.kind != "adapter":
+        yield problem(f"E_NOT_A_LORA_{KIND_CODES.get(kind.what, 'OTHER')}", refusal(file.path.name, kind))
         return
     subject = _subject(file, adapter, values_too=values_too)
     yield from _run((*STRUCTURE, *metadata.RULES), subject)
