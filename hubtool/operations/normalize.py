@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode
+from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
 from hubtool.errors import OutputExists
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.hashing import sha256_of
 from hubtool.formats.safetensors import header_bytes, read_safetensors, write_safetensors
+from hubtool.operations.fix import Fix
 from hubtool.operations.normalize_metadata import regular_metadata
 from hubtool.operations.normalize_modules import regular_modules
 from hubtool.operations.validate import problems_left, refuse_broken
@@ -22,7 +24,6 @@ from hubtool.operations.validate import problems_left, refuse_broken
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hubtool.operations.fix import Fix
     from hubtool.operations.rules.problem import Problem
 
 
@@ -63,8 +64,12 @@ def normalize(path: Path, output: Path, options: NormalizeOptions | None = None)
         raise OutputExists(output)
     file = read_safetensors(path)
     source = decode(file, architecture_id=options.architecture)
-    modules = regular_modules(file, source)
-    refuse_broken(replace(file, tensors=modules.tensors), modules.adapter)
+    copies = equal_duplicates(source)
+    single = without_duplicates(source, copies)
+    refuse_broken(file, single)
+    modules = regular_modules(
+        file, single, [Fix("W_EQUAL_COPIES", key, "An equal copy was removed.") for key in copies]
+    )
     certain = options.architecture is not None
     metadata, metadata_fixes = regular_metadata(file, modules, certain=certain)
     left = problems_left(file, replace(file, tensors=modules.tensors, metadata=metadata))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode, encode
-from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
 from hubtool.adapters.fusion import RECORD_KEY, fit
 from hubtool.adapters.irregular import has_integer_alpha, has_shaped_alpha, lacking_alpha, misspelt
 from hubtool.adapters.recorded import PEFT_KEY
@@ -40,14 +39,11 @@ class RegularModules:
     fixes: tuple[Fix, ...]
 
 
-def regular_modules(file: SafetensorsFile, source: Adapter) -> RegularModules:
-    """Everything about a file's tensors that can be mended."""
+def regular_modules(file: SafetensorsFile, source: Adapter, fixes: list[Fix]) -> RegularModules:
+    """Everything about the tensors of a sound file that can be mended, after what `fixes` say was mended already."""
     keys = {tensor: key for key, tensor in file.tensors.items()}
-    copies = equal_duplicates(source)
-    fixes = [Fix("W_EQUAL_COPIES", key, "An equal copy was removed.") for key in copies]
-    adapter = without_duplicates(source, copies)
-    adapter, more = _without_strays(adapter, keys)
-    fixes += more
+    adapter, more = _without_strays(source, keys)
+    fixes = fixes + more
     adapter, more = _with_regular_alphas(adapter)
     fixes += more
     tensors, metadata, more = _spelt(adapter, {**keys, **_keys_of_alphas(adapter, source, keys)}, source.metadata)
