@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubtool.errors import StorageProblem
 from hubtool.library.index import Index
+from hubtool.library.journal import complete
 from hubtool.library.record import Folder, Installed, Origin, Own, Stamp
 from hubtool.library.sidecar import all_sidecars, read_table
 from hubtool.library.target import known_places, target_named
@@ -54,10 +56,30 @@ def fresh_index(settings: Settings, say: Callable[[str], None]) -> Iterator[Inde
     with Index(settings.index_path) as index:
         if index.note:
             say(index.note)
+        notes = settings.directories.data / "moves"
+        if any(notes.glob("moves-*.json")):
+            with index.writing():
+                complete(notes)
+            say("An interrupted move of files was completed.")
         report = refresh(index, settings, lambda count: say(f"Reading {count} new or changed files."))
         for path in report.unreadable:
             say(f"This cannot be read: {path}")
         yield index
+
+
+def add_folders(index: Index, settings: Settings, folders: Sequence[Path], target: str | None) -> None:
+    """Keep up with these LoRA folders from now on.
+
+    Raises:
+        StorageProblem: one is no folder. UsageProblem: no such target.
+    """
+    name = target_named((target or settings.target).partition("=")[0]).id
+    for folder in folders:
+        if not folder.is_dir():
+            raise StorageProblem(folder, "is no folder")
+    with index.writing():
+        for folder in folders:
+            index.remember(Folder(Path(os.path.realpath(folder)), name))
 
 
 def refresh(index: Index, settings: Settings, progress: Callable[[int], None] | None = None) -> Report:

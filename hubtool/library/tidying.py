@@ -1,0 +1,239 @@
+"""Files of the library moved with everything that belongs to them: renamed, sorted into folders, put into the trash and back.
+
+A model's sidecars and pictures go where it goes; sidecars that say where their model lies are corrected. Each command is one
+list of moves, done whole (see `journal`), and the last one can be undone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, StorageProblem, UsageProblem
+from hubtool.formats.atomic import write_text
+from hubtool.library.companions import companions, say_new_place
+from hubtool.library.journal import Move, carry_out
+from hubtool.library.naming import chosen_name, folded, subfolder
+from hubtool.library.resolve import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hubtool.library.index import Index
+    from hubtool.library.record import Installed
+    from hubtool.settings import Settings
+
+TRASH = ".hubtool-trash"  # inside the LoRA folder: the same disk, and hidden from every UI
+UNDO = "last-moves.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of one model."""
+
+    name: str
+    path: Path  # where it was
+    target: Path  # where it is now, or would be
+    files: tuple[Path, ...] = ()  # what went along
+    status: str = "moved"  # or planned, unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Tidier:
+    """Moves models of one library."""
+
+    index: Index
+    settings: Settings
+    dry_run: bool = False
+
+    def find(self, name: str) -> Installed:
+        """The file of this name (as in a prompt), or at this path.
+
+        Raises:
+            NotInstalled: there is none.
+        """
+        path = Path(name)
+        known = self.index.at(path.absolute()) if path.suffix and path.exists() else None
+        names = Names(self.index.labels())
+        label = None if known else names.find(name, "a1111") or names.find(name, "sdnext")
+        found = known or (self.index.at(Path(label.path)) if label else None)
+        if found is None:
+            raise NotInstalled(name, names.suggestions(name))
+        return found
+
+    def rename(self, name: str, new: str) -> Moved:
+        """Give a model another name in its folder.
+
+        Raises:
+            NotInstalled: no such model. NameTaken: the new name belongs to another file of the library.
+            UsageProblem: it cannot be a name. StorageProblem: the disk refuses.
+        """
+        model = self.find(name)
+        target = model.path.with_name(Path(chosen_name(new)).stem + model.path.suffix)
+        rivals = [other for other in self.index.adapters(model.folder) if other.path != model.path]
+        for rival in rivals:
+            if folded(rival.path) == folded(target):
+                raise NameTaken(new, f"Another file is called {rival.name} already: {rival.path}")
+        return self._move([(model, target)])[0]
+
+    def organize(self, template: str, names: Iterable[str] = ()) -> list[Moved]:
+        """Sort models into subfolders of their LoRA folder by a template such as `{base_model}/{creator}`.
+
+        Raises:
+            NotInstalled, UsageProblem, StorageProblem: as for `rename`. OutputExists: two files would get one path.
+        """
+        chosen = [self.find(name) for name in names] or self.index.adapters()
+        pairs = []
+        for model in chosen:
+            if model.is_there():
+                folder = model.folder / subfolder(template, model.origin, model.facts)
+                pairs.append((model, folder / model.path.name))
+        return self._move(pairs)
+
+    def trash(self, names: Sequence[str]) -> list[Moved]:
+        """Put models into the trash of their LoRA folder, from which `restore` brings them back.
+
+        Raises:
+            NotInstalled: no such model; nothing is moved then. StorageProblem: the disk refuses.
+        """
+        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 1_000_000:06d}"
+        models = [self.find(name) for name in names]
+        pairs = [(one, one.folder / TRASH / stamp / one.path.relative_to(one.folder)) for one in models]
+        return self._move(pairs)
+
+    def restore(self, names: Sequence[str]) -> list[Moved]:
+        """Bring models back from the trash; without names, those that were put there last.
+
+        Raises:
+            NotInstalled: nothing of that name is in the trash. OutputExists: its place was taken meanwhile.
+            StorageProblem: the disk refuses.
+        """
+        binned = self.in_trash()
+        chosen = [_newest(binned, name) for name in names] or [one for one in binned if one.when == binned[-1].when]
+        if not chosen:
+            raise LibraryProblem("trash", "The trash is empty.")
+        moves = [Move(file, one.folder / file.relative_to(one.bin)) for one in chosen for file in _with(one.path)]
+        done = [Moved(one.path.stem, one.path, one.folder / one.path.relative_to(one.bin)) for one in chosen]
+        if self.dry_run:
+            return [replace(one, status="planned") for one in done]
+        self._carry_out(moves)
+        for one in done:
+            say_new_place(one.target)
+        return done
+
+    def in_trash(self) -> list[Binned]:
+        """Every model in the trash of every LoRA folder, the oldest first."""
+        found = []
+        for folder in self.index.folders():
+            bins = sorted((folder.path / TRASH).glob("*")) if (folder.path / TRASH).is_dir() else []
+            for bin in bins:
+                files = sorted(path for path in bin.rglob("*") if path.is_file())
+                models = [
+                    path for path in files if path.suffix in {".safetensors", ".sft", ".pt", ".ckpt", ".pth", ".bin"}
+                ]
+                found += [Binned(folder.path, bin, path) for path in models]
+        return sorted(found, key=lambda one: one.when)
+
+    def undo(self) -> list[Moved]:
+        """Take back the last list of moves.
+
+        Raises:
+            LibraryProblem: there is none. OutputExists: an old place was taken meanwhile. StorageProblem: the disk refuses.
+        """
+        try:
+            pairs = json.loads((self._notes / UNDO).read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise LibraryProblem("undo", "There is nothing to undo.") from error
+        except (OSError, ValueError) as error:
+            raise StorageProblem(self._notes / UNDO, "cannot be read") from error
+        moves = [Move(Path(target), Path(source)) for source, target in pairs]
+        gone = [move.source for move in moves if not move.source.exists()]
+        if gone:
+            raise LibraryProblem("undo", f"{gone[0]} is not there any more.", hint="Move it back by hand.")
+        done = [Moved(move.source.stem, move.source, move.target) for move in moves]
+        if self.dry_run:
+            return [replace(one, status="planned") for one in done]
+        self._carry_out(moves)
+        return done
+
+    # ------------------------------------------------------------ steps
+
+    @property
+    def _notes(self) -> Path:
+        return notes_folder(self.settings)
+
+    def _move(self, pairs: Sequence[tuple[Installed, Path]]) -> list[Moved]:
+        """Move models with their companions, whole or not at all."""
+        rows, moves = [], []
+        for model, target in pairs:
+            along = companions(model.path)
+            stays = model.path == target
+            rows.append(
+                Moved(
+                    model.name,
+                    model.path,
+                    target,
+                    tuple(along),
+                    "unchanged" if stays else "planned" if self.dry_run else "moved",
+                )
+            )
+            if not stays:
+                moves += [Move(model.path, target), *(Move(file, _beside(file, model.path, target)) for file in along)]
+        if moves and not self.dry_run:
+            self._carry_out(moves)
+            for row in rows:
+                say_new_place(row.target)
+        return rows
+
+    def _carry_out(self, moves: Sequence[Move]) -> None:
+        with self.index.writing():
+            carry_out(self._notes, moves)
+            text = json.dumps([[str(move.source), str(move.target)] for move in moves])
+            write_text(self._notes / UNDO, text, force=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """A model in the trash."""
+
+    folder: Path  # the LoRA folder
+    bin: Path  # what was put away together
+    path: Path
+
+    @property
+    def when(self) -> str:
+        """The time it was put there, as the bin's name has it."""
+        return self.bin.name
+
+
+def notes_folder(settings: Settings) -> Path:
+    """Where lists of moves are kept."""
+    return settings.directories.data / "moves"
+
+
+def _beside(file: Path, model: Path, target: Path) -> Path:
+    return target.with_name(target.stem + file.name[len(model.stem) :])
+
+
+def _with(model: Path) -> list[Path]:
+    return [model, *companions(model)]
+
+
+def _newest(binned: Sequence[Binned], name: str) -> Binned:
+    found = [one for one in binned if name in {one.path.stem, one.path.name}]
+    if not found:
+        raise NotInstalled(name, sorted({one.path.stem for one in binned})[:3])
+    return found[-1]
+
+
+def check_template(template: str) -> None:
+    """Refuse a template without a token: everything would go into one folder.
+
+    Raises:
+        UsageProblem: it has none.
+    """
+    if "{" not in template:
+        raise UsageProblem(f"The template has no token: {template}", hint="For example {base_model}/{creator}.")

@@ -1,0 +1,233 @@
+"""Files move with everything that belongs to them, whole or not at all, and nothing is overwritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from unit.library.small_lora import write_lora
+
+from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, OutputExists, StorageProblem, UsageProblem
+from hubtool.library.companions import companions
+from hubtool.library.index import Index
+from hubtool.library.journal import Move, carry_out, complete
+from hubtool.library.scan import fresh_index
+from hubtool.library.tidying import TRASH, Tidier, check_template
+from hubtool.settings import Directories, Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    home = tmp_path / "home"
+    folder = tmp_path / "models" / "Lora"
+    write_lora(folder / "ink.safetensors", 1)
+    write_lora(folder / "sub" / "fog v1.safetensors", 2)
+    for name in ("ink.json", "ink.preview.png", "ink.civitai.info", "ink.txt", "ink2.json", "inkling.png"):
+        (folder / name).write_text("{}")
+    (folder / "ink.metadata.json").write_text(
+        json.dumps({"sha256": "x", "file_path": "old", "file_name": "ink", "mine": 1})
+    )
+    return Settings(Directories(home, home, home), library=tmp_path)
+
+
+@pytest.fixture
+def folder(settings):
+    return settings.library / "models" / "Lora"
+
+
+@pytest.fixture
+def mover(settings):
+    with fresh_index(settings, print) as index:
+        yield Tidier(index, settings)
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and TRASH not in path.parts
+    }
+
+
+def names(settings):
+    with fresh_index(settings, print) as index:
+        return {one.path.relative_to(one.folder).as_posix() for one in index.adapters()}
+
+
+def test_only_files_that_carry_the_whole_name_belong_to_a_model(folder):
+    beside = {path.name for path in companions(folder / "ink.safetensors")}
+    assert beside == {"ink.json", "ink.preview.png", "ink.civitai.info", "ink.txt", "ink.metadata.json"}
+
+
+def test_a_longer_name_has_the_better_claim(folder):
+    write_lora(folder / "ink.preview.safetensors", 3)
+    assert folder / "ink.preview.png" not in companions(folder / "ink.safetensors")
+    assert companions(folder / "ink.preview.safetensors") == [folder / "ink.preview.png"]
+
+
+def test_what_two_models_share_goes_with_neither(folder):
+    (folder / "ink.pt").write_bytes(b"")
+    assert companions(folder / "ink.safetensors") == []
+
+
+def test_a_renamed_model_takes_everything_along(mover, settings, folder):
+    done = mover.rename("ink", "brush é")
+    assert done.target == folder / "brush é.safetensors"
+    expected = {
+        "brush é.safetensors",
+        "brush é.json",
+        "brush é.preview.png",
+        "brush é.civitai.info",
+        "brush é.txt",
+        "brush é.metadata.json",
+    }
+    assert files(folder) == expected | {"ink2.json", "inkling.png", "sub/fog v1.safetensors"}
+    table = json.loads((folder / "brush é.metadata.json").read_text())
+    assert (table["file_path"], table["mine"]) == ((folder / "brush é.safetensors").as_posix(), 1)
+    assert names(settings) == {"brush é.safetensors", "sub/fog v1.safetensors"}
+
+
+def test_what_the_user_said_stays_with_a_renamed_file(mover, settings):
+    mover.rename("ink", "brush")
+    with fresh_index(settings, print) as index:
+        assert index.at(settings.library / "models" / "Lora" / "brush.safetensors").digests is not None
+        assert len(index.known(settings.library / "models" / "Lora")) == 2  # the old row became the new one
+
+
+def test_a_name_in_use_is_refused_whatever_its_case(mover, folder):
+    before = files(folder)
+    with pytest.raises(NameTaken):
+        mover.rename("ink", "FOG V1")
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("new", ["a/b", "..", ""])
+def test_what_is_no_name_is_refused(mover, new):
+    with pytest.raises(UsageProblem):
+        mover.rename("ink", new)
+
+
+def test_an_unknown_name_gets_near_misses(mover):
+    with pytest.raises(NotInstalled) as caught:
+        mover.rename("fog", "x")
+    assert caught.value.suggestions == ("fog v1",)
+
+
+def test_a_sidecar_in_the_way_stops_everything(mover, folder):
+    (folder / "brush.txt").write_text("mine")
+    before = files(folder)
+    with pytest.raises(OutputExists):
+        mover.rename("ink", "brush")
+    assert files(folder) == before
+    assert (folder / "brush.txt").read_text() == "mine"
+
+
+def test_a_dry_run_moves_nothing(settings, folder):
+    before = files(folder)
+    with fresh_index(settings, print) as index:
+        rows = Tidier(index, settings, dry_run=True).organize("{architecture}")
+    assert {row.status for row in rows} == {"planned"}
+    assert files(folder) == before
+
+
+def test_organized_files_lie_by_the_template_and_undo_takes_it_back(mover, settings, folder):
+    before = files(folder)
+    mover.organize("{architecture}")
+    assert {"sd1/ink.safetensors", "sd1/ink.preview.png", "sd1/fog v1.safetensors"} <= files(folder)
+    mover.undo()
+    assert files(folder) == before
+    with pytest.raises(UsageProblem):
+        check_template("all")
+
+
+def test_two_files_that_would_become_one_stop_everything(mover, settings, folder):
+    write_lora(folder / "other" / "ink.safetensors", 9)
+    before = files(folder)
+    with fresh_index(settings, print) as index, pytest.raises((OutputExists, StorageProblem)):
+        Tidier(index, settings).organize("{architecture}")
+    assert files(folder) == before
+
+
+def test_trash_hides_and_restore_brings_back(mover, settings, folder):
+    before = files(folder)
+    mover.trash(["ink", "fog v1"])
+    assert names(settings) == set()
+    assert files(folder) == {"ink2.json", "inkling.png"}
+    mover.restore(["ink"])
+    assert "ink.preview.png" in files(folder)
+    mover.restore([])
+    assert files(folder) == before
+    assert names(settings) == {"ink.safetensors", "sub/fog v1.safetensors"}
+    with pytest.raises(LibraryProblem, match="empty"):
+        mover.restore([])
+
+
+def test_a_place_that_was_taken_meanwhile_is_not_overwritten(mover, folder):
+    mover.trash(["ink"])
+    (folder / "ink.safetensors").write_text("new")
+    with pytest.raises(OutputExists):
+        mover.restore(["ink"])
+    assert (folder / "ink.safetensors").read_text() == "new"
+
+
+def test_nothing_to_undo_is_said(mover):
+    with pytest.raises(LibraryProblem, match="nothing to undo"):
+        mover.undo()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hubtool.library import journal
+count, limit = 0, int(sys.argv[3])
+def counted(call):
+    def work(*arguments, **keywords):
+        global count
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **keywords)
+    return work
+journal.os.link = counted(os.link)
+journal.Path.unlink = counted(Path.unlink)
+root = Path(sys.argv[1])
+moves = [journal.Move(root / f"{n}.a", root / "new" / f"{n}.a") for n in range(4)]
+journal.carry_out(Path(sys.argv[2]), moves)
+"""
+
+
+@pytest.mark.parametrize("limit", range(1, 10))
+def test_a_killed_move_is_completed_by_the_next_command(tmp_path, limit):
+    notes, root = tmp_path / "notes", tmp_path / "files"
+    root.mkdir()
+    for number in range(4):
+        (root / f"{number}.a").write_text(str(number))
+    done = subprocess.run([sys.executable, "-c", KILLED, root, notes, str(limit)], check=False, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL
+    assert complete(notes) == 1
+    assert {path.name: path.read_text() for path in (root / "new").iterdir()} == {f"{n}.a": str(n) for n in range(4)}
+    assert not list(root.glob("*.a"))
+    assert complete(notes) == 0
+
+
+def test_a_failed_move_is_taken_back(tmp_path):
+    first = tmp_path / "a"
+    first.write_text("a")
+    with pytest.raises(StorageProblem):
+        carry_out(tmp_path / "notes", [Move(first, tmp_path / "b"), Move(tmp_path / "gone", tmp_path / "c")])
+    assert first.read_text() == "a"
+    assert not (tmp_path / "b").exists()
+    assert list((tmp_path / "notes").iterdir()) == []
+
+
+def test_the_index_completes_before_it_looks(settings, folder):
+    notes = settings.directories.data / "moves"
+    notes.mkdir(parents=True)
+    (notes / "moves-x.json").write_text(
+        json.dumps([[str(folder / "ink.safetensors"), str(folder / "brush.safetensors")]])
+    )
+    said = []
+    with fresh_index(settings, said.append) as index:
+        assert isinstance(index, Index)
+        assert {one.name for one in index.adapters()} == {"brush", "fog v1"}
+    assert any("completed" in text for text in said)
