@@ -128,7 +128,7 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
             bases.setdefault(meaning.module, base)
     layers = {module: Layer(rows, bases[module]) for module, rows in tensors.items()}
     metadata = file.metadata
-    if best.dialect in {"diffusers", "peft", "diffusers-old"}:
+    if not dialect(best.dialect).says(Role.ALPHA):
         metadata = {**metadata, **(config_beside(file.path) if best.dialect == "peft" else {})}
         scales, terms = recorded_scales(target, metadata, layers), recorded_terms(metadata)
         layers = {

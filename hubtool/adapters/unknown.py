@@ -10,6 +10,7 @@ from hubtool.adapters.grouping import group_tensors, layer_of
 from hubtool.adapters.recorded import config_beside, recorded_scales
 from hubtool.errors import NotAnAdapter
 from hubtool.naming.address import Component, ModuleRef, Role
+from hubtool.naming.dialect import dialect
 from hubtool.naming.unknown import UNKNOWN, Cut, cut, likeliest_dialect, unknown_architecture
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from hubtool.adapters.layer import Layer
     from hubtool.formats.safetensors import SafetensorsFile
     from hubtool.naming.architecture import Architecture
-
-_WITHOUT_ALPHA = frozenset({"diffusers", "diffusers-old", "peft"})
 
 
 def is_unknown(adapter: Adapter) -> bool:
@@ -45,7 +44,7 @@ def decode_unknown(file: SafetensorsFile) -> Adapter:
     shapes = {module.path: shape for module, layer in layers.items() if (shape := _weight(layer))}
     target = unknown_architecture(denoiser, shapes)
     metadata = file.metadata
-    if spoken in _WITHOUT_ALPHA:
+    if not dialect(spoken).says(Role.ALPHA):
         metadata = {**metadata, **(config_beside(file.path) if spoken == "peft" else {})}
         layers = _with_recorded_scales(target, metadata, layers)
     return Adapter(target, layers, metadata, dict(grouped.others), spoken)
