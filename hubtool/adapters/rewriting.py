@@ -19,9 +19,23 @@ if TYPE_CHECKING:
 
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.layer import Layer
+    from hubtool.formats.tensor import Shape
 
 _PEFT = frozenset({"diffusers", "diffusers-old", "peft"})  # which have PEFT's magnitudes
+#: What a module may have beside its factors, whatever these are; DoRA's magnitude only while nobody has worked it out.
+BESIDE = frozenset({Role.DIFF_BIAS, Role.DIFF_MODULATION, Role.UP_BIAS, Role.MAGNITUDE, Role.ALPHA})
 _FLOATS = ("F64", "F32", "BF16", "F16", "F8_E5M2", "F8_E4M3")
+
+
+def is_to_be_rewritten(layer: Layer, shape: Shape | None, *, with_base: bool) -> bool:
+    """Whether a module is something else than a plain LoRA of a matrix (norms and biases stay as they are)."""
+    kind = layer.parametrization
+    if kind is None or kind.id == "norm" or shape is None or len(shape) < 2 or layer.tensors.keys() <= BESIDE:
+        return False
+    if kind.id != "lora":
+        return True
+    whole = Role.UP not in layer.tensors and Role.EMBEDDING_UP not in layer.tensors
+    return whole or Role.SPARSE_INDICES in layer.tensors or (with_base and Role.MAGNITUDE in layer.tensors)
 
 
 def fold_tucker(adapter: Adapter, dialect_id: str) -> tuple[Adapter, dict[ModuleRef, float]]:

@@ -1,4 +1,4 @@
-"""Rewrites LoKr, LoHa and plain differences as LoRA, each module at the best approximation of a rank or energy.
+"""Rewrites other families as LoRA, each module at the best approximation of a rank or energy.
 
 Never through the whole weight where the factors say it all: the SVD of a Kronecker product is made of those of its
 factors (Van Loan 2000, "The ubiquitous Kronecker product"), and a Hadamard product of low-rank matrices is a product of
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from hubtool.adapters.rewriting import BESIDE, is_to_be_rewritten, magnitudes_for
+from hubtool.adapters.scaling import ROUNDING, multiplied
 from hubtool.adapters.tensors import TORCH_DTYPES, from_torch
 from hubtool.errors import NonFinite, NotRepresentable
 from hubtool.formats.tensor import scalar_tensor
@@ -22,15 +24,20 @@ from hubtool.operations.ranks import EnergyRank, FixedRank
 from hubtool.operations.svd import Matrix, truncate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.layer import Layer
+    from hubtool.formats.tensor import LazyTensor
+    from hubtool.operations.base_weights import BaseWeights
     from hubtool.operations.ranks import RankRule
 
 #: Khatri–Rao factors are worth it up to this share of the smaller side; beyond, the whole weight is quicker.
 _KHATRI_RAO_SHARE = 8
-_KEPT = {Role.DIFF_BIAS}  # what a LoRA module may have beside its factors
+_STANDALONE = frozenset({"lora", "loha", "lokr", "full"})  # families whose change is the same whatever the base weight
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 class Factors(NamedTuple):
@@ -51,36 +58,68 @@ class Spectrum:
     remainder: float = 0.0  # squared norm of what left · diag(values) · right lacks
 
 
-def rewrite_as_lora(adapter: Adapter, rule: RankRule) -> tuple[Adapter, dict[ModuleRef, float]]:
+def rewrite_as_lora(
+    adapter: Adapter, rule: RankRule, base: BaseWeights | None = None
+) -> tuple[Adapter, dict[ModuleRef, float]]:
     """Every module that is no LoRA as one; returns the relative error ‖ΔW − BA‖ / ‖ΔW‖ of each that was rewritten.
 
+    With the base model, modules that depend on it become LoRA, too, DoRA among them; without it DoRA keeps its magnitude.
+
     Raises:
-        NotRepresentable: a module's change depends on the base weight (OFT, BOFT, (IA)³, GLoRA, DoRA).
+        NotRepresentable: a module's change depends on the base weight, and there is none.
         NonFinite: a module holds NaN or infinity.
+        IncompatibleCheckpoints: the base model lacks a weight.
     """
+    target = adapter.architecture
+
+    def one(module: ModuleRef, layer: Layer) -> tuple[Layer, float] | None:
+        shape = target.shape(module)
+        if shape is None or not is_to_be_rewritten(layer, shape, with_base=base is not None):
+            return None
+        weight = base_weight(layer, module, base)
+        return _rewritten(layer, shape, spectrum(layer, shape, rule, weight), resolved=weight is not None)
+
+    return each_rewritten(adapter, one)
+
+
+def each_rewritten(
+    adapter: Adapter, one: Callable[[ModuleRef, Layer], tuple[Layer, float] | None]
+) -> tuple[Adapter, dict[ModuleRef, float]]:
+    """An adapter with what `one` makes of each module (None: as it is), and the errors of those that it made anew."""
+    seen = magnitudes_for(adapter, "kohya")  # only the dialect tells PEFT's (1, out, 1, 1) from LyCORIS's (1, in, 1, 1)
     layers, errors = dict(adapter.layers), {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it brings
     try:
-        for module, layer in adapter.layers.items():
-            found = _one(adapter, module, layer, rule)
-            if found is not None:
-                layers[module], errors[module] = found
+        for module, layer in seen.layers.items():
+            found = one(module, layer)
+            if found is None:
+                continue
+            made, errors[module] = found
+            if Role.MAGNITUDE in made.tensors:  # as the dialect has it, for the way out
+                made = made.having({**made.tensors, Role.MAGNITUDE: layers[module].tensors[Role.MAGNITUDE]})
+            layers[module] = made
     finally:
         torch.set_num_threads(threads)
     return replace(adapter, layers=layers), errors
 
 
-def _one(adapter: Adapter, module: ModuleRef, layer: Layer, rule: RankRule) -> tuple[Layer, float] | None:
-    """A module's LoRA and its error; None if it may stay as it is."""
+def base_weight(layer: Layer, module: ModuleRef, base: BaseWeights | None) -> Tensor | None:
+    """The base weight where the change depends on it; None where it does not, or where DoRA alone does and there is none.
+
+    Raises:
+        NotRepresentable: it depends on it, and there is none.
+        IncompatibleCheckpoints: the base model lacks it.
+    """
     kind = layer.parametrization
-    if kind is None or kind.id in {"lora", "norm"} or layer.tensors.keys() <= _KEPT:
-        return None
-    shape = adapter.architecture.shape(module)
-    if shape is None or kind.id not in {"lokr", "loha", "full"} or Role.MAGNITUDE in layer.tensors:
-        message = f"{layer.base} ({kind.id}) changes its weight in a way that no LoRA can say without the base model."
-        raise NotRepresentable(layer.base, message)
-    return _rewritten(layer, shape, rule)
+    depends = kind is None or kind.id not in _STANDALONE or Role.SET_WEIGHT in layer.tensors
+    if base is None and depends:
+        family = kind.id if kind else "unknown"
+        message = f"{layer.base} ({family}) changes its weight in a way that cannot be said without the base model."
+        raise NotRepresentable(
+            layer.base, message, hint="Name the model that it was made for with `--base CHECKPOINT`."
+        )
+    return base.weight(module) if base and (depends or Role.MAGNITUDE in layer.tensors) else None
 
 
 def rank_rule(rank: int | None, energy: float | None) -> RankRule | None:
@@ -90,29 +129,50 @@ def rank_rule(rank: int | None, energy: float | None) -> RankRule | None:
     return FixedRank(rank) if rank is not None else None
 
 
-def _rewritten(layer: Layer, shape: tuple[int, ...], rule: RankRule) -> tuple[Layer, float]:
-    found = spectrum(layer, shape, rule)
+def _rewritten(layer: Layer, shape: tuple[int, ...], found: Spectrum, *, resolved: bool) -> tuple[Layer, float]:
     rank, root = len(found.values), found.values.sqrt().to(found.left.dtype)
-    dtype = TORCH_DTYPES[next(t.dtype for role, t in layer.tensors.items() if t.shape and role not in _KEPT)]
-    up, down = (found.left * root).to(dtype), (root[:, None] * found.right).to(dtype)
-    tensors = {role: tensor for role, tensor in layer.tensors.items() if role in _KEPT}
+    name = factor_dtype(layer)
+    up, down = (values.to(TORCH_DTYPES[name]) for values in (found.left * root, root[:, None] * found.right))
+    tensors = kept_beside(layer, resolved=resolved)
     tensors[Role.UP] = from_torch(up.reshape(shape[0], rank, *(1,) * (len(shape) - 2)))
     tensors[Role.DOWN] = from_torch(down.reshape(rank, *shape[1:]))
     tensors[Role.ALPHA] = scalar_tensor(rank)
     error = (found.remainder / found.squared_norm) ** 0.5 if found.squared_norm else 0.0
-    return replace(layer, tensors=tensors, recorded_scale=None), error
+    return replace(layer, tensors=tensors, recorded_scale=None), math.hypot(error, ROUNDING.get(name, 2.0**-4))
 
 
-def spectrum(layer: Layer, shape: tuple[int, ...], rule: RankRule) -> Spectrum:
+def kept_beside(layer: Layer, *, resolved: bool) -> dict[Role, LazyTensor]:
+    """What goes with the new factors, whose scale is 1: biases, and DoRA's magnitude unless it was worked out."""
+    kept: dict[Role, LazyTensor] = {
+        role: tensor for role, tensor in layer.tensors.items() if role in BESIDE and role is not Role.ALPHA
+    }
+    if resolved:
+        kept.pop(Role.MAGNITUDE, None)
+    if Role.UP_BIAS in kept and layer.scale != 1:
+        kept[Role.UP_BIAS] = multiplied(kept[Role.UP_BIAS], layer.scale)
+    return kept
+
+
+def factor_dtype(layer: Layer) -> str:
+    """The dtype that the new factors are stored in: that of the old ones."""
+    factors = [t.dtype for role, t in layer.tensors.items() if role not in BESIDE and t.dtype in _FLOATS]
+    return factors[0] if factors else "F32"
+
+
+def spectrum(layer: Layer, shape: tuple[int, ...], rule: RankRule, base: Tensor | None = None) -> Spectrum:
     """The singular values that `rule` keeps, with their vectors, by the cheapest exact way the family has.
+
+    With the base weight it is the change that this layer makes to that very weight, DoRA included.
 
     Raises:
         NonFinite: NaN or infinity among the values.
     """
+    if base is not None:
+        return _of_weight(layer, layer.change(shape, base).reshape(shape[0], -1).contiguous(), rule)
     kind = layer.parametrization
     if kind and kind.id == "lokr":
         return _kronecker(layer, rule)
-    factors = _khatri_rao(layer, shape) if kind and kind.id == "loha" else None
+    factors = khatri_rao(layer, shape) if kind and kind.id == "loha" else None
     if factors is not None and factors.right is not None:
         whole = _of_product(factors.left, factors.right)
         rank = _count(layer, whole.values, rule)
@@ -187,7 +247,7 @@ def _of_product(left: Tensor, right: Tensor) -> Spectrum:
     return Spectrum(q1 @ core.to(q1.dtype), values, turned.to(q2.dtype) @ q2.T, float(values.square().sum()))
 
 
-def _khatri_rao(layer: Layer, shape: tuple[int, ...]) -> Factors | None:
+def khatri_rao(layer: Layer, shape: tuple[int, ...]) -> Factors | None:
     """LoHa at the product of its ranks; None where that is so large that the whole weight is quicker."""
     if layer.has(Role.HADA_T1):
         return None

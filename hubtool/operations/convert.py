@@ -15,7 +15,7 @@ from hubtool.adapters.codec import encode
 from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
 from hubtool.adapters.fusion import Fitted, fit
 from hubtool.adapters.peft_directory import Described, described, is_folder_of_peft, write_directory
-from hubtool.adapters.rewriting import fold_tucker, magnitudes_for, recast
+from hubtool.adapters.rewriting import magnitudes_for, recast
 from hubtool.adapters.scaling import (
     AlphaMode,
     AlphaOutcome,
@@ -25,7 +25,7 @@ from hubtool.adapters.scaling import (
     without_alpha_tensors,
 )
 from hubtool.adapters.unknown import is_unknown
-from hubtool.errors import AmbiguousArchitecture, NotRepresentable, OutputExists, UsageProblem
+from hubtool.errors import AmbiguousArchitecture, NotRepresentable, OutputExists
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.formats.tensor import FileBytes
@@ -33,6 +33,7 @@ from hubtool.naming.address import Component, ModuleRef
 from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.dialect import dialect, written_dialect
 from hubtool.naming.identify import ARCHITECTURE_KEY, metadata_hint
+from hubtool.operations.rewrite import Wish, rewritten
 from hubtool.operations.unknown_architecture import NOTE, alpha_mode, read_known_or_not
 from hubtool.operations.validate import refuse_broken
 
@@ -54,9 +55,10 @@ class ConvertOptions:
     architecture: str | None = None  # overrides what identification says
     alpha: AlphaMode = "auto"
     dtype: str | None = None  # safetensors name such as "F16"
-    parametrization: str | None = None  # "lora": rewrite other families, and what the dialect cannot say, as LoRA
+    parametrization: str | None = None  # what to rewrite other families as: "lora", "lokr"; "dylora": cut to `rank`
     rank: int | None = None  # of rewritten modules
     energy: float | None = None  # share of each rewritten change that is kept
+    base: Path | None = None  # the model that the adapter was made for, where its changes depend on it
     strict: bool = False  # refuse files with tensors that were not understood
     hashes: bool = False
     force: bool = False
@@ -171,10 +173,10 @@ def _plan(source: Adapter, to: str, output: Path, options: ConvertOptions) -> _P
     """Everything that has to happen to the neutral form before it can be spelt; nothing is computed yet."""
     inexact: dict[ModuleRef, float] = {}
     adapter = source
-    if options.parametrization == "lora":
-        adapter, folded = fold_tucker(adapter, to)
-        adapter, cut = _as_lora(adapter, options)
-        inexact |= {**folded, **cut}
+    if options.parametrization:
+        wish = Wish(options.parametrization, options.rank, options.energy, options.base)
+        adapter, changed = rewritten(adapter, to, wish)
+        inexact |= changed
     if options.dtype:
         adapter, rounded = recast(adapter, options.dtype)
         inexact |= rounded
@@ -199,29 +201,7 @@ def _with_scales_said(adapter: Adapter, plan: AlphaPlan, *, in_folder: bool) -> 
     return (folder.adapter, folder) if folder else (adapter, None)
 
 
-def _as_lora(adapter: Adapter, options: ConvertOptions) -> tuple[Adapter, dict[ModuleRef, float]]:
-    """Modules of other families as LoRA.
-
-    Raises:
-        UsageProblem: there are some, and neither rank nor energy says how exact they shall be.
-    """
-    others = {kind.id for layer in adapter.layers.values() if (kind := layer.parametrization)} - {"lora", "norm"}
-    if not others:
-        return adapter, {}
-    from hubtool.operations.as_lora import rank_rule, rewrite_as_lora  # noqa: PLC0415  # needs torch
-
-    rule = rank_rule(options.rank, options.energy)
-    if rule is None:
-        message = f"Rewriting {', '.join(sorted(others))} as LoRA needs to know how exactly."
-        raise UsageProblem(message, hint="Give `--rank N`, or `--energy E` such as 0.99.")
-    return rewrite_as_lora(adapter, rule)
-
-
 def _check(source: Adapter, to: str, options: ConvertOptions) -> None:
-    if options.parametrization not in {None, "lora"}:
-        raise UsageProblem(
-            f"Adapters cannot be rewritten as {options.parametrization}.", hint="Use `--parametrization lora`."
-        )
     if options.strict and source.leftovers:
         keys = list(source.leftovers)
         message = f"{len(keys)} tensors were not understood, the first is {keys[0][:100]}."
