@@ -5,7 +5,6 @@ A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -17,8 +16,7 @@ from format_tables import FORMAT_TABLES
 
 from hubtool.cli import root
 from hubtool.cli._errors import EXITS
-from hubtool.naming.architecture import architecture_ids
-from hubtool.naming.outline import INDEX, computed_outlines
+from hubtool.naming.outline import INDEX, index_text
 from hubtool.operations.rules.problem import CODES
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ PARTS: dict[str, Callable[[], str]] = {
 def main() -> int:
     """Write or check every generated part."""
     stale = []
-    index = json.dumps({id: sorted(computed_outlines(id)) for id in architecture_ids()}, indent=0) + "\n"
+    index = index_text()
     if not INDEX.exists() or INDEX.read_text("utf-8") != index:
         stale.append(INDEX)
         if "--check" not in sys.argv:

@@ -51,6 +51,7 @@ class TextEncoder:
     diffusers: str
     comfyui: str
     onetrainer: tuple[str, ...]
+    roots: tuple[str, ...] = ()  # levels that some classes have in front of the path; the first is ComfyUI's
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # one object an id: caches are keyed by it
@@ -136,6 +137,13 @@ def templates(id: str) -> list[str]:
     return [*names, *(row[0] for key in tables for row in _list(table.get(key, [])))]
 
 
+def encoder_templates(id: str) -> list[str]:
+    """Every path template of an architecture's text encoders, without expanding any."""
+    encoders = _read("architectures", id).get("text_encoders", {})
+    names = [str(row["names"]) for row in encoders.values()] if isinstance(encoders, dict) else []
+    return [str(row[0]) for name in names for row in _list(_read("encoders", name)["modules"])]
+
+
 @cache
 def _read(folder: str, name: str) -> dict[str, object]:
     return tomli.loads((_FOLDER / folder / f"{name}.toml").read_text("utf-8"))
@@ -214,6 +222,7 @@ def _encoder(component: Component, row: dict[str, object]) -> TextEncoder:
         str(row["diffusers"]),
         str(row["comfyui"]),
         tuple(_strings(row.get("onetrainer", list(kohya)))),
+        tuple(_strings(_read("encoders", str(row["names"])).get("roots", []))),
     )
 
 

@@ -183,7 +183,12 @@ def _plausible(target: Architecture, spoken: Dialect, groups: Sequence[Group], s
     beginnings = _beginnings(spoken, target)
     if not any(group.base.startswith(beginnings) for group in sample):
         return False
-    return not share or sum(_any_meaning(target, spoken, group) is not None for group in sample) >= share * len(sample)
+    hits, enough = 0, share * len(sample)
+    for left, group in zip(reversed(range(len(sample))), sample, strict=True):
+        if hits >= enough or hits + left + 1 < enough:
+            break
+        hits += _any_meaning(target, spoken, group) is not None
+    return hits >= enough
 
 
 @lru_cache(maxsize=1024)

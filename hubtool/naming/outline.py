@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.naming.architecture import architecture_ids, templates
+from hubtool.naming.architecture import architecture_ids, encoder_templates, templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +31,11 @@ _PREFIXES = (
 )  # fmt: skip
 
 
+#: What keys of text encoders begin with, and how many words can stand before the path in their outline.
+_ENCODERS = ("lora_te", "text_encoder", "base_model.model.text_encoder", "lora_prior_te")
+_LEVELS = 10
+
+
 def outline(path: str) -> str:
     """A module path or flat name with its indices left out, and one kind of separator.
 
@@ -46,8 +51,7 @@ def outlines(architecture_id: str) -> frozenset[str]:
 
     From `outlines.json` where it is listed there: reading fifty TOMLs takes as long as all the rest of an inspection.
     """
-    listed = _index().get(architecture_id)
-    return computed_outlines(architecture_id) if listed is None else frozenset(listed)
+    return _listed("denoisers").get(architecture_id) or computed_outlines(architecture_id)
 
 
 def computed_outlines(architecture_id: str) -> frozenset[str]:
@@ -55,32 +59,65 @@ def computed_outlines(architecture_id: str) -> frozenset[str]:
     return frozenset(outline(_BRACES.sub("", template)) for template in templates(architecture_id))
 
 
+def computed_encoder_outlines(architecture_id: str) -> frozenset[str]:
+    """The outlines of its text encoders' modules, likewise."""
+    return frozenset(outline(_BRACES.sub("", template)) for template in encoder_templates(architecture_id))
+
+
+def index_text() -> str:
+    """What `outlines.json` should hold."""
+    ids = architecture_ids()
+    index = {
+        "denoisers": {id: sorted(computed_outlines(id)) for id in ids},
+        "encoders": {id: sorted(computed_encoder_outlines(id)) for id in ids},
+    }
+    return json.dumps(index, indent=0) + "\n"
+
+
 @cache
-def _index() -> dict[str, list[str]]:
+def _listed(part: str) -> dict[str, frozenset[str]]:
     try:
-        table = json.loads(INDEX.read_text("utf-8"))
+        table = json.loads(INDEX.read_text("utf-8"))[part]
     except FileNotFoundError:
         return {}
-    return {str(id): list(names) for id, names in table.items()}
+    return {str(id): frozenset(names) for id, names in table.items()}
+
+
+@cache
+def _encoder_outlines(architecture_id: str) -> frozenset[str]:
+    listed = _listed("encoders").get(architecture_id)
+    return computed_encoder_outlines(architecture_id) if listed is None else listed
 
 
 def shortlist(bases: Sequence[str]) -> tuple[str, ...]:
     """The architectures whose names occur among the bases (what stands before the suffix of each key).
 
-    All of them where the names say nothing: text encoders alone, or names that no architecture has.
+    Where there are bases of text encoders alone, those with such an encoder. All of them where the names say nothing.
     """
-    sample = [shapes for base in bases[:: max(1, len(bases) // _SAMPLE)] if (shapes := _outlines_of(base))]
-    hits = {id: sum(not shapes.isdisjoint(outlines(id)) for shapes in sample) for id in architecture_ids()}
+    chosen = bases[:: max(1, len(bases) // _SAMPLE)]
+    denoisers = [shapes for base in chosen if (shapes := _outlines_of(base))]
+    encoders = [shapes for base in chosen if (shapes := _outlines_in_encoder(base))]
+    sample, known = (denoisers, outlines) if denoisers else (encoders, _encoder_outlines)
+    hits = {id: sum(not shapes.isdisjoint(known(id)) for shapes in sample) for id in architecture_ids()}
     enough = tuple(id for id, count in hits.items() if count and count >= _SHARE * len(sample))
     return enough or architecture_ids()
 
 
 def _outlines_of(base: str) -> set[str]:
     """What the denoiser module may be called, for each prefix that the base may have; empty for text encoders."""
-    if base.startswith(("lora_te", "text_encoder", "base_model.model.text_encoder")):
+    if base.startswith(_ENCODERS):
         return set()
     plain = base.replace(".processor.", ".").replace("_lora", "") if ".processor." in base else base
     return {outline(plain[len(prefix) :]) for prefix in _PREFIXES if plain.startswith(prefix)}
+
+
+def _outlines_in_encoder(base: str) -> set[str]:
+    """What the text encoder's module may be called: the base without its first levels, however many they are."""
+    if not base.startswith(_ENCODERS):
+        return set()
+    parts = outline(base).removesuffix("_lora").split("_")
+    rest = {"_".join(parts[start:]) for start in range(1, min(len(parts), _LEVELS))}
+    return rest | {f"text_model_{name}" for name in rest if name.startswith("encoder")}
 
 
 def known_outlines(bases: Iterable[str], architecture_id: str) -> set[str]:

@@ -27,7 +27,7 @@ class Spelling:
     """How keys are put together; a dialect writes the first that speaks of a component, and reads them all.
 
     Prefix templates may name `{denoiser}` (unet, transformer) or, for text encoders, `{kohya}`, `{diffusers}`,
-    `{comfyui}` and `{onetrainer}` as the architecture has them, or our own `{component}`.
+    `{comfyui}` and `{onetrainer}` as the architecture has them, `{root}` as the encoder has it, or our own `{component}`.
     """
 
     suffixes: Mapping[Role, Suffixes]
@@ -69,7 +69,7 @@ class Spelling:
             elif "{onetrainer}" in template:
                 yield from (template.format(onetrainer=slot) for slot in encoder.onetrainer)
             else:
-                names = {"diffusers": encoder.diffusers, "comfyui": encoder.comfyui}
+                names = {"diffusers": encoder.diffusers, "comfyui": encoder.comfyui, "root": "".join(encoder.roots[:1])}
                 yield template.format(**names, component=encoder.component.value)
 
 
@@ -191,13 +191,13 @@ def _denoiser_paths(architecture: Architecture, naming: str, separator: str, res
 
 @lru_cache(maxsize=1024)
 def _encoder_paths(architecture: Architecture, component: Component, spelling: Spelling) -> Paths:
-    modules = architecture.encoders[component].modules
+    modules, roots = architecture.encoders[component].modules, architecture.encoders[component].roots
     if spelling.naming == "numbered":
         return MappingProxyType({name: module for module, name in numbered(component, modules)})
     found: dict[str, ModuleRef] = {}
     for path in modules:
         # transformers >= 5.6 leaves the level text_model out
-        for name in dict.fromkeys((path, path.removeprefix("text_model."))):
+        for name in dict.fromkeys((path, path.removeprefix("text_model."), *(root + path for root in roots))):
             for way in spelling.ways(name):
                 found[way.replace(".", spelling.separator)] = ModuleRef(component, path)
     return MappingProxyType(found)

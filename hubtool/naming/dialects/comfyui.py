@@ -8,7 +8,7 @@ from hubtool.naming.dialect import Dialect
 from hubtool.naming.spelling import Spelling
 from hubtool.naming.suffixes import COMFYUI
 
-_ENCODER = ("text_encoders.{comfyui}.transformer.",)
+_ENCODER = ("text_encoders.{comfyui}.transformer.{root}", "text_encoders.{comfyui}.transformer.")
 
 DIALECT = Dialect(
     id="comfyui",
