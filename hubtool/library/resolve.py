@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hubtool.library.record import Label
 
-_RESERVED = frozenset({"none"})  # forbidden from the start; so is "Addams", but it is compared in lower case
+RESERVED = frozenset({"none"})  # forbidden from the start; so is "Addams", but it is compared in lower case
 _EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin", ".sft")
 
 
@@ -111,7 +111,7 @@ def _swarm_name(path: str) -> str:
 def _aliases(labels: Iterable[Label], stems: Mapping[str, Label]) -> dict[str, Label]:
     """Alias → file, without those that are forbidden."""
     found: dict[str, Label] = {}
-    forbidden = set(_RESERVED)
+    forbidden = set(RESERVED)
     for label in labels:
         if label.alias in found or label.alias in stems:
             forbidden.add(label.alias.lower())

@@ -1,0 +1,56 @@
+"""`hubtool dupes`: files that are the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hubtool.cli._context import HubtoolCommand, current_run
+from hubtool.cli._options import dry_run_option
+from hubtool.cli._output import answer, row_of, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubtool.library.dupes import Group
+
+
+@click.command(cls=HubtoolCommand)
+@click.option(
+    "--link", "wants_links", is_flag=True, help="Keep one copy of equal files, the others as hard links to it."
+)
+@dry_run_option
+def command(*, wants_links: bool, dry_run: bool) -> None:
+    """Find installed files that are equal: in every byte, or in every tensor under another header.
+
+    Only files that could be equal are read. With --link, files equal in every byte take up their space once.
+
+    \b
+    hubtool dupes
+    hubtool dupes --link
+    """
+    from hubtool.library.dupes import duplicates, link
+    from hubtool.library.scan import fresh_index
+
+    with fresh_index(current_run().settings(), say) as index:
+        groups = duplicates(index, lambda one: say(f"Reading {one.path}"))
+    freed = 0
+    if wants_links and not dry_run:
+        freed = sum(link(group) for group in groups if group.kind == "bytes")
+    rows = [row_of(group) for group in groups]
+    answer({"groups": rows, "freed_bytes": freed}, lambda: _text(groups))
+
+
+def _text(groups: Sequence[Group]) -> str:
+    if not groups:
+        say("No two files are the same.")
+    return "\n".join(
+        line
+        for group in groups
+        for line in (f"{group.kind}, {group.wasted_bytes} bytes too many:", *map(_line, group.paths))
+    )
+
+
+def _line(path: object) -> str:
+    return f"  {path}"

@@ -1,0 +1,108 @@
+"""Files that are the same: byte for byte, or with the same tensors under another header; and one copy instead of several.
+
+Only files that could be equal are read: those of one size, or with equally many bytes of tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubtool.errors import FileProblem, StorageProblem
+from hubtool.formats.atomic import reraise, sync_folder
+from hubtool.library.digest import hashed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from hubtool.library.index import Index
+    from hubtool.library.record import Installed
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files that are the same in one way."""
+
+    kind: str  # bytes, tensors
+    paths: tuple[Path, ...]  # hard links of one file count once
+    wasted_bytes: int  # what all but one of them take up
+
+
+def duplicates(index: Index, progress: Callable[[Installed], None] | None = None) -> list[Group]:
+    """Every group of files that are equal, those that waste most first. Files that cannot be read are passed over."""
+    known = (_hashed(index, one, progress) for one in _alike(index.adapters()))
+    readable = [one for one in known if one is not None]
+    equal = _groups(readable, lambda one: one.digests.sha256)
+    copies = {one.path for group in equal for one in group[1:]}
+    singles = [one for one in readable if one.path not in copies]
+    groups = [_group("bytes", group) for group in equal]
+    groups += [_group("tensors", group) for group in _groups(singles, lambda one: one.digests.tensors_sha256)]
+    return sorted(groups, key=lambda group: -group.wasted_bytes)
+
+
+def _alike(models: Iterable[Installed]) -> list[Installed]:
+    """Those that share the size of their tensors with another one; hard links of one file count once."""
+    inodes: dict[tuple[int, int], Installed] = {}
+    for one in models:
+        with contextlib.suppress(OSError):
+            status = one.path.stat()
+            inodes.setdefault((status.st_dev, status.st_ino), one)
+    sizes: dict[int, list[Installed]] = defaultdict(list)
+    for one in inodes.values():
+        with contextlib.suppress(OSError):
+            sizes[_tensor_bytes(one)].append(one)
+    return [one for group in sizes.values() if len(group) > 1 for one in group]
+
+
+def _tensor_bytes(one: Installed) -> int:
+    """The file without its header, whose length its first eight bytes say."""
+    with one.path.open("rb") as file:
+        return one.stamp.size_bytes - 8 - int.from_bytes(file.read(8), "little")
+
+
+def _hashed(index: Index, one: Installed, progress: Callable[[Installed], None] | None) -> Installed | None:
+    if progress and not one.digests.sha256:
+        progress(one)
+    with contextlib.suppress(FileProblem, StorageProblem):
+        return hashed(index, one)
+    return None
+
+
+def _groups(models: Sequence[Installed], key: Callable[[Installed], str]) -> list[list[Installed]]:
+    found: dict[str, list[Installed]] = defaultdict(list)
+    for one in models:
+        if key(one):
+            found[key(one)].append(one)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _group(kind: str, models: Sequence[Installed]) -> Group:
+    sizes = sorted(one.stamp.size_bytes for one in models)
+    return Group(kind, tuple(one.path for one in models), sum(sizes[:-1]))
+
+
+def link(group: Group) -> int:
+    """Replace all but the first file of a group of equal bytes by hard links to it; how many bytes that freed.
+
+    Raises:
+        StorageProblem: they lie on different disks, or the disk knows no hard links; nothing is lost then.
+    """
+    first, *others = group.paths
+    freed = 0
+    for other in others:
+        size = other.stat().st_size
+        temporary = other.with_name(f".hubtool-{secrets.token_hex(6)}.tmp")
+        try:
+            os.link(first, temporary)
+            temporary.replace(other)
+            sync_folder(other.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            reraise(error, other)
+        freed += size
+    return freed

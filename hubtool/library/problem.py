@@ -1,0 +1,20 @@
+"""What `verify` and `doctor` find, in one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFinding:
+    """Something that is wrong with the library; the fields are the contract's."""
+
+    code: str
+    severity: str  # error: a file cannot be used; warning: it can be used, but not as one thinks
+    path: Path
+    message: str
+    fix: str  # what to do, as a command where there is one

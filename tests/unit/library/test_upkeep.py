@@ -1,0 +1,143 @@
+"""verify, doctor and dupes find what is wrong, and nothing where nothing is."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from unit.library.small_lora import small_lora, write_lora
+
+from hubtool.library.doctor import examine
+from hubtool.library.dupes import duplicates, link
+from hubtool.library.index import Index
+from hubtool.library.record import Folder
+from hubtool.library.scan import fresh_index
+from hubtool.library.verify import verify
+from hubtool.settings import Directories, Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    home = tmp_path / "home"
+    return Settings(Directories(home, home, home), library=tmp_path)
+
+
+@pytest.fixture
+def folder(settings):
+    path = settings.library / "models" / "Lora"
+    path.mkdir(parents=True)
+    return path
+
+
+def codes(settings):
+    with fresh_index(settings, print) as index:
+        return sorted({finding.code for finding in examine(index)})
+
+
+def checked(settings, *, full=False):
+    with fresh_index(settings, print) as index:
+        return list(verify(index, index.adapters(), full=full))
+
+
+def test_a_sound_library_has_no_findings(settings, folder):
+    write_lora(folder / "ink.safetensors", 1)
+    (folder / "ink.json").write_text("{}")
+    (folder / "ink.civitai.info").write_text("{}")
+    (folder / "ink.preview.png").write_bytes(b"x")
+    assert codes(settings) == []
+    assert checked(settings, full=True) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "make"),
+    [
+        ("pickle", lambda folder: (folder / "old.pt").write_bytes(b"\x80\x02}q\x00.")),
+        ("unreadable", lambda folder: (folder / "cut.safetensors").write_bytes(small_lora()[:-5])),
+        ("equal_names", lambda folder: [write_lora(folder / name / "ink.safetensors", 1) for name in "ab"]),
+        ("unspeakable", lambda folder: write_lora(folder / "a=b.safetensors")),
+        ("unspeakable", lambda folder: write_lora(folder / "a:b.safetensors")),
+        ("wildcard", lambda folder: write_lora(folder / "__hair__.safetensors")),
+        ("unportable", lambda folder: write_lora(folder / "what?.safetensors")),
+        ("unportable", lambda folder: write_lora(folder / "E\u0301mile.safetensors")),
+        ("unportable", lambda folder: write_lora(folder / ("d" * 120) / ("e" * 150) / "x.safetensors")),
+        ("dangling_link", lambda folder: (folder / "gone.safetensors").symlink_to(folder / "nowhere")),
+        ("orphan", lambda folder: (folder / "gone.civitai.info").write_text("{}")),
+        (
+            "pictures",
+            lambda folder: [
+                write_lora(folder / "i.safetensors"),
+                *((folder / f"i.{x}").write_bytes(b"") for x in ("png", "preview.jpg")),
+            ],
+        ),
+    ],
+)
+def test_each_kind_of_trouble_is_found(settings, folder, code, make):
+    make(folder)
+    assert code in codes(settings)
+
+
+def test_an_alias_of_two_files_is_found_and_one_of_one_is_not(settings, folder):
+    write_lora(folder / "a.safetensors", 1, {"ss_output_name": "same"})
+    assert codes(settings) == []
+    write_lora(folder / "b.safetensors", 2, {"ss_output_name": "same"})
+    assert codes(settings) == ["equal_aliases"]
+
+
+def test_equal_names_are_fine_where_paths_are_names(settings, folder):
+    other = folder.parent / "loras"
+    for name in "ab":
+        write_lora(other / name / "ink.safetensors", 1)
+    with Index(settings.index_path) as index, index.writing():
+        index.remember(Folder(other, "comfyui"))
+    assert codes(settings) == []
+
+
+def test_rotten_bytes_are_found_by_a_full_check_only(settings, folder):
+    path = write_lora(folder / "ink.safetensors", 1)
+    assert checked(settings, full=True) == []  # hashed now
+    status, body = path.stat(), bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert checked(settings) == []
+    (finding,) = checked(settings, full=True)
+    assert (finding.code, finding.severity, finding.path) == ("changed", "error", path)
+
+
+def test_a_file_that_is_not_what_its_hub_published_is_found_with_the_way_to_get_it(settings, folder):
+    path = write_lora(folder / "ink.safetensors", 1)
+    version = {"id": 7, "modelId": 3, "files": [{"hashes": {"SHA256": "AB" * 32}}]}
+    path.with_suffix(".civitai.info").write_text(json.dumps(version))
+    with fresh_index(settings, print) as index:
+        models = index.adapters()
+        models = [replace(one, origin=replace(one.origin, snapshot=version)) for one in models]
+        (finding,) = verify(index, models, full=True)
+    assert (finding.code, finding.severity, finding.fix) == (
+        "not_as_published",
+        "warning",
+        "hubtool install v:7 --force",
+    )
+
+
+def test_a_broken_file_is_found(settings, folder):
+    (folder / "cut.safetensors").write_bytes(small_lora()[:-5])
+    assert [finding.severity for finding in checked(settings)] == ["error"]
+
+
+def test_equal_files_are_grouped_by_bytes_and_by_tensors(settings, folder):
+    for name in ("a", "b", "sub/c"):
+        write_lora(folder / f"{name}.safetensors", 1)
+    write_lora(folder / "header.safetensors", 1, {"note": "another header"})
+    write_lora(folder / "other.safetensors", 2)
+    os.link(folder / "other.safetensors", folder / "hard.safetensors")
+    with fresh_index(settings, print) as index:
+        groups = {group.kind: group for group in duplicates(index)}
+        assert {path.name for path in groups["bytes"].paths} == {"a.safetensors", "b.safetensors", "c.safetensors"}
+        assert {path.name for path in groups["tensors"].paths} >= {"header.safetensors"}
+        assert len(groups) == len(duplicates(index)) == 2
+        size = (folder / "a.safetensors").stat().st_size
+        assert groups["bytes"].wasted_bytes == 2 * size
+        assert link(groups["bytes"]) == 2 * size
+    assert (folder / "a.safetensors").stat().st_nlink == 3
+    with fresh_index(settings, print) as index:
+        assert [group.kind for group in duplicates(index)] == ["tensors"]
