@@ -54,9 +54,12 @@ def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
     hubtool download 120096 -o loras
     hubtool download v:135931 --file 98765
     hubtool download @list.txt --jobs 3 --limit-rate 5M
+    hubtool download hf:owner/repo
+    hubtool download "list:https://rentry.org/ponyxl_loras_n_stuff#mo_(kireinamo)"
     """
     from hubtool.hubs.batch import Wish, download_all
     from hubtool.hubs.opening import open_hub
+    from hubtool.hubs.link_lists import expand_lists
     from hubtool.hubs.spec import expand
     from hubtool.hubs.transfer import Transfer
 
@@ -71,7 +74,9 @@ def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
             limit_bytes_s=options["limit_rate"],  # type: ignore[arg-type]  # its callback made it a float
             watch=watch,
         )
-        outcomes = download_all(open_hub(settings), expand(specs, sys.stdin), wish, transfer, settings.jobs)
+        outcomes = download_all(
+            open_hub(settings), list(expand_lists(settings, expand(specs, sys.stdin))), wish, transfer, settings.jobs
+        )
     show_rows([_row(outcome) for outcome in outcomes], _text)
     finish([exit_code(outcome.error.code) if outcome.error else 0 for outcome in outcomes])
 

@@ -12,25 +12,41 @@ from hubtool.cli._output import answer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubtool.hubs.hub import Found, Version
+    from hubtool.hubs.hub import Found, Nsfw, PreviewImage, Version
 
 
 @click.command(cls=HubtoolCommand)
 @click.argument("spec")
-def command(spec: str) -> None:
-    """Show what a hub says about a model, a version or a file.
+@click.option(
+    "--images", "count", type=click.IntRange(0, 1000), default=0, metavar="N", help="Also N pictures made with it."
+)
+@click.option(
+    "--nsfw",
+    type=click.Choice(["none", "soft", "mature", "all"]),
+    default="none",
+    help="The most explicit picture to list.",
+)
+def command(spec: str, *, count: int, nsfw: Nsfw) -> None:
+    """Show what a hub says about a model, a version or a file. With --offline, what it said last.
 
     \b
     hubtool info 120096
     hubtool info https://civitai.com/models/120096?modelVersionId=135931
     hubtool info sha256:3F1A… --json
-    hubtool info ./style.safetensors
+    hubtool info hf:owner/repo
+    hubtool info ./style.safetensors --images 10
     """
     from hubtool.hubs.opening import open_hub
     from hubtool.hubs.rows import details
 
-    found = open_hub(current_run().settings()).find(spec)
-    answer(details(found), lambda: "\n".join(_lines(found)))
+    hub = open_hub(current_run().settings())
+    found = hub.find(spec)
+    gallery = hub.pictures(found, nsfw, count) if count else []
+    answer(details(found) | {"gallery": gallery}, lambda: "\n".join([*_lines(found), *map(_picture, gallery)]))
+
+
+def _picture(image: PreviewImage) -> str:
+    return f"  {image.type} {image.width or '?'}×{image.height or '?'}  {image.url}"
 
 
 def _lines(found: Found) -> Iterator[str]:

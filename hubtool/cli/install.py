@@ -54,11 +54,14 @@ def command(specs: tuple[str, ...], **options: object) -> None:
     hubtool install @list.txt --dry-run
     """
     from hubtool.cli._installation import order_from, outcome_row, outcome_text
+    from hubtool.hubs.link_lists import expand_lists
     from hubtool.hubs.spec import expand
     from hubtool.library.acquire import acquire
 
     settings = current_run().settings()
     with transfer_bars() as watch:
-        outcomes = acquire(settings, expand(specs, sys.stdin), order_from(settings, options, watch), say)
+        outcomes = acquire(
+            settings, expand_lists(settings, expand(specs, sys.stdin)), order_from(settings, options, watch), say
+        )
     show_rows([outcome_row(outcome) for outcome in outcomes], outcome_text)
     finish([exit_code(outcome.error.code) if outcome.error else 0 for outcome in outcomes])

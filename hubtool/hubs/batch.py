@@ -73,6 +73,8 @@ def _delivered(hub: Hub, spec: str, resolved: Resolved, wish: Wish, transfer: Tr
         if not wish.dry_run:
             return [Outcome(spec, resolved, downloaded=done) for done in deliver(hub, resolved, transfer)]
         present = find_present(resolved, transfer)
+        if present is None:
+            hub.check(resolved)
         return [Outcome(spec, resolved, None if present else planned_path(resolved, transfer), present)]
     except HubtoolError as error:
         return [Outcome(spec, resolved, error=error)]

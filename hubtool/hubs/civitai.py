@@ -12,12 +12,16 @@ Facts about the API that shape this file, each learnt from its source or from an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from hubtool.errors import AmbiguousSpec, BadSpec, NotFound
+from hubtool.errors import AmbiguousSpec, BadSpec, NotFound, UsageProblem
 from hubtool.hubs import civitai_models as wire
+from hubtool.hubs.civitai_names import BASE_MODELS, MODEL_TYPES, close, spelt
+from hubtool.hubs.civitai_questions import Terms, base_models, matches, names_like, pictures, terms
 from hubtool.hubs.hub import (
+    ALLOWED_LEVELS,
     Found,
     License,
     Model,
@@ -33,18 +37,16 @@ from hubtool.hubs.text import plain_text
 from hubtool.hubs.tolerant import read, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from hubtool.hubs.client import Client
-    from hubtool.hubs.hub import Id
+    from hubtool.hubs.hub import Id, Match
     from hubtool.hubs.spec import Spec
 
 API = "/api/v1"
 MAX_PAGES = 20  # of one search: filters of ours may leave little of each
 MAX_LIMIT = 100  # more is refused, not clamped
 _SORTS = {"downloads": "Most Downloaded", "rating": "Highest Rated", "newest": "Newest"}
-#: --nsfw → the bits that a model may have. PG 1, PG13 2, R 4, X 8, XXX 16, blocked 32.
-_ALLOWED_LEVELS = {"none": 1 | 2, "soft": 1 | 2, "mature": 1 | 2 | 4, "all": ~0}
 _ORDERS: Mapping[str, Callable[[Model], object]] = {
     "downloads": lambda model: model.downloads or 0,
     "newest": lambda model: max((version.published_at or "" for version in model.versions), default=""),
@@ -78,14 +80,18 @@ class CivitaiHub:
 
     def search(self, query: Query) -> SearchPage:
         """One page of at most `query.limit` models, filled up over the hub's empty pages, none twice."""
+        types = tuple(spelt(kind, MODEL_TYPES) or kind for kind in query.types)
+        query = replace(query, types=types, base_models=tuple(self._base_model(name) for name in query.base_models))
         found: dict[Id, Model] = {}
         cursor, seen = query.cursor, {query.cursor}
         for _ in range(MAX_PAGES):
-            page, raw = self._page(query, cursor, min(MAX_LIMIT, query.limit - len(found)))
+            page, raw = self._page_of(query, cursor, min(MAX_LIMIT, query.limit - len(found)))
             for item in page.items:
                 model = self._model(item, raw.get(item.id, {}))
                 if _matches(model, query):
                     found.setdefault(model.id, model)
+            if query.tag and page.items and not found:
+                self._check_tag(query.tag)
             cursor = _next_cursor(page)
             if not cursor or cursor in seen or len(found) >= query.limit:
                 break
@@ -110,6 +116,53 @@ class CivitaiHub:
     def offer(self, version: Version, wanted: str) -> RemoteFile:
         """The file called so, else the primary one."""
         return choose_file(version, wanted)
+
+    def terms(self, version_id: Id) -> Terms:
+        """What one needs in order to download a version."""
+        return terms(self._client, _checked_id(version_id, "version", self._name))
+
+    def pictures(self, version_id: Id, allowed: int, limit: int) -> list[PreviewImage]:
+        """Pictures and videos that people made with a version, with no level outside the bits of `allowed`."""
+        return pictures(self._client, _checked_id(version_id, "version", self._name), allowed, limit)
+
+    def matches(self, digests: Sequence[str]) -> Iterator[Match]:
+        """The versions that have files with these SHA-256s."""
+        return matches(self._client, digests)
+
+    # ------------------------------------------------------------ names
+
+    def _base_model(self, name: str) -> str:
+        """A base model as the hub spells it: a filter by another name would find nothing and not say so.
+
+        Raises:
+            UsageProblem: the hub has no such base model.
+        """
+        found = spelt(name, BASE_MODELS)
+        if found:
+            return found
+        known = base_models(self._client)
+        found = spelt(name, known)
+        if known and not found:
+            near = ", ".join(close(name, known))
+            raise UsageProblem(f"{self._name} knows no base model {name}.", hint=f"Close: {near}." if near else None)
+        return found or name
+
+    def _check_tag(self, tag: str) -> None:
+        """Raise if a tag does not exist: the hub then ignores it and lists everything."""
+        known = names_like(self._client, "tags", tag)
+        if known and not spelt(tag, known):
+            raise NotFound(f"{self._name} has no tag {tag}.", hint=f"There are: {', '.join(known[:8])}.")
+
+    def _page_of(
+        self, query: Query, cursor: str, limit: int
+    ) -> tuple[wire.Page, Mapping[object, Mapping[str, object]]]:
+        """A page; a creator who does not exist is named with those who do."""
+        try:
+            return self._page(query, cursor, limit)
+        except NotFound as error:
+            near = names_like(self._client, "creators", query.creator) if query.creator else []
+            hint = f"There are: {', '.join(near[:8])}." if near else None
+            raise NotFound(str(error), url=error.url, hint=hint) from error
 
     # ------------------------------------------------------------ SPECs
 
@@ -228,19 +281,20 @@ class CivitaiHub:
 
     def _file(self, file: wire.File, version_id: int) -> RemoteFile:
         scan = {"pickle": file.pickle_scan, "virus": file.virus_scan, "at": file.scanned_at}
-        built = f"{self._client.site.base}/api/download/models/{version_id}?fileId={file.id}"
+        path = f"/api/download/models/{version_id}?fileId={file.id}"
         is_link = urlsplit(file.url).scheme in {"", "http", "https"}
         return RemoteFile(
             id=file.id,
             name=file.name,
             # an address of another scheme is kept, so that the download refuses it aloud
-            url=built if is_link else file.url,
+            url=f"{self._client.site.base}{path}" if is_link else file.url,
             type=file.type,
             format=file.metadata.format,
             size_bytes=file.size_bytes,
             primary=bool(file.primary),
             hashes=file.hashes,
             scan={key: value for key, value in scan.items() if value},
+            mirrors=tuple(f"{base}{path}" for base in self._client.site.alternates) if is_link else (),
         )
 
 
@@ -269,7 +323,7 @@ def _matches(model: Model, query: Query) -> bool:
         return False
     if query.nsfw == "none":
         return not model.nsfw  # the hub chose by the level of what it shows; a model's own mask says what it also has
-    return model.nsfw_level & ~_ALLOWED_LEVELS[query.nsfw] == 0
+    return model.nsfw_level & ~ALLOWED_LEVELS[query.nsfw] == 0
 
 
 def _next_cursor(page: wire.Page) -> str:

@@ -165,7 +165,13 @@ class Client:
             if kept is None:
                 self.refuse_offline(url)
             return Reply(kept.body if kept else b"")
-        reply = self._first_reply([url, *(self._url(base, path, parameters) for base in self.site.alternates)])
+        try:
+            reply = self._first_reply([url, *(self._url(base, path, parameters) for base in self.site.alternates)])
+        except NotFound as error:
+            kept = self.answers.latest(url)
+            if kept is not None:
+                error.hint = f"It was there on {kept.at[:10]}: `--offline` shows what was known then."
+            raise
         self.answers.keep(url, reply.body)
         return reply
 

@@ -67,6 +67,8 @@ def _from_anywhere(hub: Hub, wanted: Resolved, transfer: Transfer) -> Downloaded
             return download(hub.client_for(other), other, transfer)
         except HubProblem:
             continue
+    if isinstance(first, (Forbidden, NeedsToken)):
+        hub.check(wanted)  # may know better why: early access, a login
     raise first
 
 

@@ -29,6 +29,8 @@ HASH_KINDS = ("sha256", "autov1", "autov2", "autov3", "blake3", "crc32")
 
 Sort = Literal["downloads", "rating", "newest", "relevance"]
 Nsfw = Literal["none", "soft", "mature", "all"]
+#: --nsfw → the bits that a model or picture may have. PG 1, PG13 2, R 4, X 8, XXX 16, blocked 32.
+ALLOWED_LEVELS: Mapping[Nsfw, int] = {"none": 1 | 2, "soft": 1 | 2, "mature": 1 | 2 | 4, "all": ~0}
 Status = Literal["downloaded", "present"]
 
 
@@ -162,6 +164,15 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """A version that has a file with a hash."""
+
+    sha256: str
+    model_id: Id
+    version_id: Id
+
+
+@dataclass(frozen=True, slots=True)
 class Downloaded:
     """A file that is complete, checked and at its final name."""
 
@@ -229,6 +240,15 @@ class Hub(Protocol):
 
     def resolve(self, spec: str, wanted: str = "") -> Resolved:
         """The file that a SPEC names; `wanted` is a file's id or name, default the primary file."""
+
+    def identify(self, digests: Sequence[str]) -> Mapping[str, Match]:
+        """The hub's versions by SHA-256, for many files at once; what was unknown a few days ago is not asked again."""
+
+    def check(self, resolved: Resolved) -> None:
+        """Raise what a download would be refused with (EarlyAccess, NeedsToken), as far as the hub tells beforehand."""
+
+    def pictures(self, found: Found, nsfw: Nsfw, limit: int) -> list[PreviewImage]:
+        """Pictures and videos that people made with a version, none more explicit than `nsfw`."""
 
     def elsewhere(self, resolved: Resolved) -> list[Resolved]:
         """The same file, by its hash, wherever else it is known."""

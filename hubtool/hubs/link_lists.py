@@ -67,7 +67,7 @@ class ListPage:
 class LinkList:
     """`Catalogue` over one list."""
 
-    def __init__(self, source: str, settings: Settings, traffic: Traffic) -> None:
+    def __init__(self, source: str, settings: Settings, traffic: Traffic | None = None) -> None:
         """`source` is an address or a file."""
         self._source, self._settings = source, settings
         base = origin(source) if "://" in source else _NOWHERE
@@ -193,7 +193,7 @@ class LinkList:
         return ListPage(self._source, str(path), moment, tuple(read_links(text)))
 
 
-def expand_lists(settings: Settings, specs: Iterable[str], traffic: Traffic) -> Iterator[str]:
+def expand_lists(settings: Settings, specs: Iterable[str]) -> Iterator[str]:
     """The SPECs with each `list:SOURCE` or `list:SOURCE#PATTERN` replaced by one SPEC an entry that can be fetched.
 
     Raises:
@@ -204,7 +204,7 @@ def expand_lists(settings: Settings, specs: Iterable[str], traffic: Traffic) -> 
             yield spec
             continue
         source, _, label = spec[5:].partition("#")
-        entries = LinkList(checked_source(source), settings, traffic).page(fresh=FRESH).entries(label)
+        entries = LinkList(checked_source(source), settings).page(fresh=FRESH).entries(label)
         chosen = entries if len(entries) == 1 else [link for link in entries if link.is_fetchable]
         yield from (f"list:{source}#{link.label}" for link in chosen)
 

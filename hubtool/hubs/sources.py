@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubtool.errors import HubProblem, NotFound, UsageProblem
+from hubtool.errors import EarlyAccess, HubProblem, NeedsToken, NotFound, UsageProblem
 from hubtool.hubs.addresses import origin
+from hubtool.hubs.answers import Misses
+from hubtool.hubs.civitai import CivitaiHub
 from hubtool.hubs.direct import direct_file
-from hubtool.hubs.hub import Found, Resolved, SearchPage, newest
+from hubtool.hubs.hub import ALLOWED_LEVELS, Found, Resolved, SearchPage, newest
 from hubtool.hubs.link_lists import LinkList
 from hubtool.hubs.spec import ByEntry, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, parse
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from hubtool.hubs.client import Client
-    from hubtool.hubs.hub import Catalogue, Id, Model, Query, Version
+    from hubtool.hubs.hub import Catalogue, Id, Match, Model, Nsfw, PreviewImage, Query, Version
     from hubtool.hubs.spec import Spec
 
     T = TypeVar("T")
@@ -99,6 +101,40 @@ class Sources:
             return Resolved(hub.name, found.model, version, file)
 
         return self._first(parsed, file_of)
+
+    def identify(self, digests: Sequence[str]) -> dict[str, Match]:
+        """The hub's versions by SHA-256, for many files at once; what was unknown a few days ago is not asked again."""
+        hub = self._in_use[0]
+        if not isinstance(hub, CivitaiHub):
+            raise UsageProblem(f"{hub.name} cannot be asked for many hashes at once.", hint="Use --hub civitai.")
+        misses = Misses(hub.client.settings.directories.cache / "misses.tsv")
+        asked = sorted({digest.lower() for digest in digests} - misses.recent(hub.name))
+        found: dict[str, Match] = {}
+        for match in hub.matches(asked):
+            known = found.setdefault(match.sha256, match)
+            if int(match.version_id) < int(known.version_id):  # the oldest is the one that the others copied
+                found[match.sha256] = match
+        misses.add(hub.name, set(asked) - set(found))
+        return found
+
+    def check(self, resolved: Resolved) -> None:
+        """Raise what a download would be refused with, as far as the hub tells beforehand."""
+        hub = self._catalogue(resolved.hub) if resolved.hub else None
+        if not isinstance(hub, CivitaiHub):
+            return
+        terms, title = hub.terms(resolved.version.id), f"{resolved.model.name} ({resolved.version.name})"
+        if terms.is_early:
+            raise EarlyAccess(f"{title} is in early access.", url=resolved.model.url, deadline=terms.free_from)
+        if terms.requires_login and not hub.client.site.token:
+            raise NeedsToken(f"{title} is for people who are logged in.", url=resolved.model.url)
+
+    def pictures(self, found: Found, nsfw: Nsfw, limit: int) -> list[PreviewImage]:
+        """Pictures and videos that people made with a version; of other hubs, those that the page shows."""
+        hub, version = self._in_use[0], found.version or newest(found.model)
+        allowed = ALLOWED_LEVELS[nsfw]
+        if isinstance(hub, CivitaiHub) and str(version.id).isdigit():
+            return hub.pictures(version.id, allowed, limit)
+        return [image for image in version.images if image.nsfw_level & ~allowed == 0][:limit]
 
     def elsewhere(self, resolved: Resolved) -> list[Resolved]:
         """The same file, by its hash, at the hubs that did not name it; those that fail to answer have none."""

@@ -1,0 +1,28 @@
+"""`hubtool logout`: forget a hub's API key."""
+
+from __future__ import annotations
+
+import click
+
+from hubtool.cli._context import HubtoolCommand, current_run
+from hubtool.cli._output import answer
+
+
+@click.command(cls=HubtoolCommand)
+@click.argument("hub", required=False, default="")
+def command(hub: str) -> None:
+    """Forget the API key that `login` stored. Keys in the environment stay where they are.
+
+    \b
+    hubtool logout
+    hubtool logout huggingface
+    """
+    from hubtool.hubs.accounts import log_out
+
+    settings = current_run().settings()
+    name = hub or settings.hub
+    removed = log_out(settings, name)
+    answer(
+        {"hub": name, "removed": removed},
+        lambda: f"The key for {name} is forgotten." if removed else f"There was no stored key for {name}.",
+    )
