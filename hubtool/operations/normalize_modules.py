@@ -125,7 +125,7 @@ def _spelt(
     adapter: Adapter, keys: Mapping[LazyTensor, str], metadata: Mapping[str, str]
 ) -> tuple[dict[str, LazyTensor], Mapping[str, str], list[Fix]]:
     """Every tensor under its key: its own where that is one of the dialect's, else as the dialect writes it."""
-    odd = [module for module in misspelt(adapter, keys) if _is_sayable(adapter, module)]
+    odd = [module for module in _to_respell(adapter, keys) if _is_sayable(adapter, module)]
     respelt = _respelt(adapter, odd, metadata)
     tensors = dict(adapter.leftovers)
     for module, layer in adapter.layers.items():
@@ -137,6 +137,17 @@ def _spelt(
     code = "W_MALFORMED" if adapter.malformed else "W_MIXED_DIALECT"
     fixes = [Fix(code, adapter.layers[module].base, f"Spelt as {adapter.dialect} spells it.") for module in odd]
     return {**tensors, **respelt.tensors}, respelt.metadata, fixes
+
+
+def _to_respell(adapter: Adapter, keys: Mapping[LazyTensor, str]) -> list[ModuleRef]:
+    """Misspelt modules and, if there are any, all others that are not spelt as these will be."""
+    odd = set(misspelt(adapter, keys))
+    written = dialect(adapter.dialect).written(adapter.architecture) if odd else {}
+    return [
+        module
+        for module, layer in adapter.layers.items()
+        if odd and (module in odd or written.get(module) != layer.base)
+    ]
 
 
 def _is_sayable(adapter: Adapter, module: ModuleRef) -> bool:

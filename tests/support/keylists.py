@@ -180,7 +180,7 @@ def at_rank(shapes: Mapping[str, Shape], rank: int) -> dict[str, Shape]:
     for key, shape in shapes.items():
         if re.search(r"lora_(down|A)\.|lora\.down|\.down\.weight", key):
             found[key] = (rank, *shape[1:])
-        elif re.search(r"lora_(up|B)\.|lora\.up|\.up\.weight", key):
+        elif re.search(r"lora_(up|B)\.(?!bias)|lora\.up|\.up\.weight", key):
             found[key] = (shape[0], rank, *shape[2:])
         elif "lora_mid." in key:
             found[key] = (rank, rank, *shape[2:])

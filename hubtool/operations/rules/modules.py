@@ -37,20 +37,16 @@ _INTEGERS = {"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"}
 
 def completeness(subject: Subject) -> Iterator[Problem]:
     """Missing partners, and strays that belong to nothing."""
-    if subject.layers and all(_is_stray(layer) for layer in subject.layers):
+    if subject.layers and all(layer.tensors.keys() <= {Role.ALPHA, Role.SCALE} for layer in subject.layers):
         yield problem("E_PAIR_MISSING", "No module has any weights.", subject.layers[0].base)
         return
     for layer in subject.layers:
         kind = layer.parametrization
-        if kind is None or _is_stray(layer):
+        if kind is None or layer.tensors.keys() <= _ADDITIONS:
             yield problem("W_ORPHAN_KEY", f"{printable(layer.base)} has only {_roles(layer.tensors)}.", layer.base)
         elif lacking := kind.missing(layer.shapes):
             message = f"{printable(layer.base)} has no {_roles(lacking)}."
             yield problem("E_PAIR_MISSING", message, layer.base)
-
-
-def _is_stray(layer: Layer) -> bool:
-    return layer.tensors.keys() <= _ADDITIONS
 
 
 def _roles(roles: object) -> str:
