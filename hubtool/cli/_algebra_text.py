@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hubtool.cli._algebra import ranks, size
 
 if TYPE_CHECKING:
+    from hubtool.operations.bake import Baking
     from hubtool.operations.merge import Merging
     from hubtool.operations.resize import Resizing
 
@@ -38,4 +39,19 @@ def merging_text(found: Merging) -> str:
         lines.append(f"  holds {found.energy:.2%} of the sum's energy, relative error {found.relative_error:.3g}")
     else:
         lines.append("  exact, but for the rounding of stored values")
+    return "\n".join([*lines, *(f"  Note: {note}" for note in found.notes)])
+
+
+def baking_text(found: Baking) -> str:
+    """A few lines for people."""
+    verb = "taken out of" if found.reverse else "baked into"
+    lines = [
+        f"{found.output}",
+        f"  {', '.join(source.label for source in found.inputs)} {verb} {found.checkpoint.name} ({found.architecture})",
+        f"  {found.modules} modules in {found.tensors_changed} tensors changed, {found.tensors_copied} copied as they are",
+    ]
+    lines += [
+        f"  {row.modules} modules of {row.file} are not in the checkpoint, such as {row.first}" for row in found.skipped
+    ]
+    lines.append(f"  {size(found.size_bytes)}; {found.seconds:.1f} s" if found.size_bytes else "  nothing was written")
     return "\n".join([*lines, *(f"  Note: {note}" for note in found.notes)])

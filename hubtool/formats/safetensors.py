@@ -289,24 +289,29 @@ def printable(text: str, limit: int = 120) -> str:
 # ---------------------------------------------------------------- writing
 
 
-def write_safetensors(out: IO[bytes], tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> None:
+def write_safetensors(
+    out: IO[bytes], tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], order: Sequence[str] | None = None
+) -> None:
     """Write a file to an open binary stream, tensors from files being copied byte range by byte range.
 
     Tensors of one source file keep their order and alignment (so that copies coalesce, and are instant on file
-    systems that share extents); others are laid out widest dtype first, then by name, as the reference writer does.
+    systems that share extents); others are laid out widest dtype first, then by name, as the reference writer does,
+    unless `order` lists the keys.
 
     Raises:
         OSError: from the output; see `hubtool.formats.atomic`.
     """
-    layout, header = body_order(tensors), header_bytes(tensors, metadata)
+    layout, header = order or body_order(tensors), header_bytes(tensors, metadata, order)
     reserve(out, len(header) + sum(tensor.nbytes for tensor in tensors.values()))
     out.write(header)
     copy_pieces(out, (_piece(tensors[key]) for key in layout))
 
 
-def header_bytes(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
+def header_bytes(
+    tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], order: Sequence[str] | None = None
+) -> bytes:
     """Everything that `write_safetensors` puts in front of the tensors' bytes."""
-    layout = body_order(tensors)
+    layout = order or body_order(tensors)
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for key in layout:
@@ -318,7 +323,7 @@ def header_bytes(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str])
         }
         position += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * _padding(8 + len(text), [tensors[key] for key in layout])
+    text += b" " * _padding(8 + len(text), [tensors[key] for key in layout], ordered=order is not None)
     return len(text).to_bytes(8, "little") + text
 
 
@@ -334,10 +339,13 @@ def _start(tensor: LazyTensor) -> int:
     return tensor.data.start if isinstance(tensor.data, FileBytes) else 0
 
 
-def _padding(unpadded: int, layout: Sequence[LazyTensor]) -> int:
-    """Spaces after the header: the body starts at the same offset within a block as the source's, else at a multiple of 8."""
-    if layout and isinstance(layout[0].data, FileBytes):
-        return (layout[0].data.start - unpadded) % 4096
+def _padding(unpadded: int, layout: Sequence[LazyTensor], *, ordered: bool) -> int:
+    """Spaces after the header: copies stand at the same offset within a block as in the source, else at a multiple of 8."""
+    position = unpadded
+    for tensor in layout if ordered else layout[:1]:
+        if isinstance(tensor.data, FileBytes):
+            return (tensor.data.start - position) % 4096
+        position += tensor.nbytes
     return -unpadded % 8
 
 

@@ -47,10 +47,13 @@ class Share:
 
     def factors(self) -> Factors:
         """The change of the module's weight (see `factors_of`)."""
-        found = factors_of(self.layer, self.source_shape)
+        return self.rows_of(factors_of(self.layer, self.source_shape))
+
+    def rows_of(self, change: Factors) -> Factors:
+        """The module's rows of a change of the source."""
         if self.swapped:
-            return found.halves_swapped()
-        return found.rows(*self.taken).among(self.start, self.shape[0])
+            return change.halves_swapped()
+        return change.rows(*self.taken).among(self.start, self.shape[0])
 
 
 def placed(adapter: Adapter, dialect_id: str | None = None) -> dict[ModuleRef, list[Share]]:

@@ -1,0 +1,144 @@
+"""A checkpoint's tensor with the changes of adapters added, computed when it is written.
+
+Every change is computed from the checkpoint's own weight and all are added, W' = W + Σ strengthᵢ · changeᵢ(W), so that the
+order of the adapters does not matter. For families that depend on W (DoRA, OFT, BOFT, (IA)³, GLoRA) that is
+W + s · (W₁ − W), W₁ being the weight as trained, which is what ComfyUI applies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubtool.adapters.tensors import TORCH_DTYPES, from_torch, to_torch
+from hubtool.errors import IncompatibleAdapters, NonFinite
+from hubtool.formats.tensor import FileBytes, LazyTensor
+from hubtool.naming.address import Role
+from hubtool.operations.bake_edits import Edit, weight_of
+from hubtool.operations.factors import Factors, is_additive
+
+# after our own modules: hubtool.adapters.tensors says what to install where torch is missing
+import torch  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from hubtool.adapters.checkpoint import Checkpoint
+
+_SAMPLE = 1 << 16  # elements of a tensor from which the loss by rounding is estimated
+
+
+@dataclass(slots=True)
+class Rounding:
+    """How much of the change was lost when the sums were stored, from a sample of each tensor."""
+
+    change: float = 0.0  # ‖change‖²
+    lost: float = 0.0  # ‖stored − exact‖²
+
+    def add(self, change: Tensor, lost: Tensor) -> None:
+        """Take one tensor's sample into account."""
+        self.change += float(change.square().sum())
+        self.lost += float(lost.square().sum())
+
+    @property
+    def share(self) -> float | None:
+        """‖stored − exact‖ / ‖change‖; None if nothing changed."""
+        return (self.lost / self.change) ** 0.5 if self.change else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bake:
+    """What all tensors of one bake have in common."""
+
+    checkpoint: Checkpoint
+    rounding: Rounding
+    done: Callable[[], None]
+
+
+def baked(tensor: LazyTensor, key: str, edits: Sequence[Edit], stored: tuple[str, float], bake: Bake) -> LazyTensor:
+    """The tensor with its edits; `stored` is the dtype to write and the factor that float8 weights are kept without."""
+    dtype, scale = stored
+
+    def compute() -> memoryview:
+        with torch.inference_mode():
+            exact = _floats(tensor)
+            exact = exact * scale if scale != 1 else exact
+            part = slice(edits[0].start, edits[0].start + max(1, _SAMPLE // exact.shape[1]))
+            before = exact[part].clone()
+            for edit in edits:
+                found = _change(edit, bake.checkpoint)
+                _add(exact[edit.start : edit.start + edit.rows], found, edit.strength)
+            kept = (exact / scale if scale != 1 else exact).to(TORCH_DTYPES[dtype])
+            lost = kept[part].float() * scale - exact[part]
+            if not bool(torch.isfinite(kept.float()).all()):
+                _refuse(exact, key, dtype)
+            bake.rounding.add(exact[part] - before, lost)
+        if isinstance(tensor.data, FileBytes):
+            tensor.data.file.forget(tensor.data.start, tensor.data.stop)
+        bake.done()
+        return from_torch(kept.reshape(tensor.shape)).view()
+
+    return LazyTensor(dtype, tensor.shape, compute)
+
+
+def recast(tensor: LazyTensor, dtype: str) -> LazyTensor:
+    """The tensor in another dtype, computed when it is written."""
+
+    def compute() -> memoryview:
+        kept = to_torch(tensor).to(TORCH_DTYPES[dtype])
+        if isinstance(tensor.data, FileBytes):
+            tensor.data.file.forget(tensor.data.start, tensor.data.stop)
+        return from_torch(kept).view()
+
+    return LazyTensor(dtype, tensor.shape, compute)
+
+
+def _floats(tensor: LazyTensor) -> Tensor:
+    """Its values as a matrix of its own, float32."""
+    values = to_torch(tensor)
+    return values.to(torch.float32, copy=True).reshape(tensor.shape[0], -1)
+
+
+def _add(rows: Tensor, change: Factors, strength: float) -> None:
+    if change.right is None:
+        rows.add_(change.left, alpha=strength)
+    else:
+        rows.addmm_(change.left, change.right, alpha=strength)
+
+
+def _change(edit: Edit, checkpoint: Checkpoint) -> Factors:
+    """What an edit adds to its rows at strength 1."""
+    share = edit.share
+    if edit.bias is not None:
+        scale = share.layer.scale if edit.bias is Role.UP_BIAS else 1.0
+        return share.rows_of(Factors(share.layer.float(edit.bias).reshape(-1, 1) * scale, None))
+    if is_additive(share.layer):
+        found = share.factors()
+    else:
+        whole = share.layer.change(share.source_shape, _base(edit, checkpoint).reshape(share.source_shape))
+        found = share.rows_of(Factors(whole.reshape(share.source_shape[0], -1), None))
+    return found.halves_swapped() if edit.swapped else found
+
+
+def _base(edit: Edit, checkpoint: Checkpoint) -> Tensor:
+    """The weight that the change depends on, as the adapter names it: several modules' rows where it stacks them."""
+    weights = weight_of(checkpoint, edit.share.source)
+    if not weights:
+        path = edit.share.source.path
+        message = f"The change of {path} depends on the whole weight, of which the checkpoint holds only a part."
+        raise IncompatibleAdapters(path, message)
+    rows = []
+    for weight, swapped in weights:
+        values = _floats(weight.tensor) * weight.scale
+        rows.append(values.roll(values.shape[0] // 2, 0) if swapped else values)
+    return torch.cat(rows)
+
+
+def _refuse(exact: Tensor, key: str, dtype: str) -> None:
+    largest = float(exact.abs().max())
+    if largest == largest and largest != float("inf"):  # noqa: PLR0124  # NaN differs from itself
+        message = f"A value of {largest:.3g} in {key} does not fit {dtype}."
+        raise NonFinite(key, message, hint="Choose a wider dtype with `--dtype`.")
+    raise NonFinite(key, f"{key} holds NaN or infinity, or gets it by the change.")
