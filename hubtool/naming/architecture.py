@@ -41,17 +41,29 @@ class Fused:
     partial: bool = False  # names only some rows of a larger module: split when read, never joined into
 
 
+@dataclass(frozen=True, slots=True, eq=False)  # one object a file, shared by architectures: caches are keyed by it
+class EncoderModules:
+    """The modules of one text encoder."""
+
+    shapes: Mapping[str, Shape]
+    roots: tuple[str, ...]  # levels that some classes have in front of the path; the first is ComfyUI's
+
+
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
     """A text encoder as this architecture uses it: its modules, and what each toolchain calls it."""
 
     component: Component
-    modules: Mapping[str, Shape]
+    table: EncoderModules
     kohya: tuple[str, ...]  # the part between `lora_` and `_`; the first is written, all are read
     diffusers: str
     comfyui: str
     onetrainer: tuple[str, ...]
-    roots: tuple[str, ...] = ()  # levels that some classes have in front of the path; the first is ComfyUI's
+
+    @property
+    def modules(self) -> Mapping[str, Shape]:
+        """Path → weight shape."""
+        return self.table.shapes
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # one object an id: caches are keyed by it
@@ -150,9 +162,10 @@ def _read(folder: str, name: str) -> dict[str, object]:
 
 
 @cache
-def _encoder_modules(name: str) -> Mapping[str, Shape]:
-    modules, _ = _module_rows(_read("encoders", name)["modules"])
-    return modules
+def _encoder_modules(name: str) -> EncoderModules:
+    table = _read("encoders", name)
+    shapes, _ = _module_rows(table["modules"])
+    return EncoderModules(shapes, tuple(_strings(table.get("roots", []))))
 
 
 def _parse(table: dict[str, object]) -> Architecture:
@@ -222,7 +235,6 @@ def _encoder(component: Component, row: dict[str, object]) -> TextEncoder:
         str(row["diffusers"]),
         str(row["comfyui"]),
         tuple(_strings(row.get("onetrainer", list(kohya)))),
-        tuple(_strings(_read("encoders", str(row["names"])).get("roots", []))),
     )
 
 

@@ -15,7 +15,7 @@ from hubtool.naming.address import Component, ModuleRef, Role
 from hubtool.naming.traversal import numbered
 
 if TYPE_CHECKING:
-    from hubtool.naming.architecture import Architecture, TextEncoder
+    from hubtool.naming.architecture import Architecture, EncoderModules, TextEncoder
     from hubtool.naming.suffixes import Suffixes
 
 Respell = Callable[[str], Iterator[str]]
@@ -69,7 +69,11 @@ class Spelling:
             elif "{onetrainer}" in template:
                 yield from (template.format(onetrainer=slot) for slot in encoder.onetrainer)
             else:
-                names = {"diffusers": encoder.diffusers, "comfyui": encoder.comfyui, "root": "".join(encoder.roots[:1])}
+                names = {
+                    "diffusers": encoder.diffusers,
+                    "comfyui": encoder.comfyui,
+                    "root": "".join(encoder.table.roots[:1]),
+                }
                 yield template.format(**names, component=encoder.component.value)
 
 
@@ -94,7 +98,8 @@ def readers(spelling: Spelling, architecture: Architecture) -> Iterator[Reader]:
         yield Reader(prefix, known if prefix or not spelling.any_word else AfterAnyWord(known), spelling)
     for component, encoder in architecture.encoders.items():
         for prefix in spelling.encoder_prefixes(encoder):
-            paths = _encoder_paths(architecture, component, spelling)
+            style = _Style(spelling.naming == "numbered", spelling.separator, spelling.respell)
+            paths = _encoder_paths(encoder.table, component, style)
             yield Reader(prefix, paths, spelling)
 
 
@@ -189,15 +194,22 @@ def _denoiser_paths(architecture: Architecture, naming: str, separator: str, res
     return MappingProxyType(found)
 
 
+class _Style(NamedTuple):
+    """All of a spelling that changes a path: what spellings can share their tables by."""
+
+    numbered: bool
+    separator: str
+    respell: Respell | None
+
+
 @lru_cache(maxsize=1024)
-def _encoder_paths(architecture: Architecture, component: Component, spelling: Spelling) -> Paths:
-    modules, roots = architecture.encoders[component].modules, architecture.encoders[component].roots
-    if spelling.naming == "numbered":
-        return MappingProxyType({name: module for module, name in numbered(component, modules)})
+def _encoder_paths(table: EncoderModules, component: Component, style: _Style) -> Paths:
+    if style.numbered:
+        return MappingProxyType({name: module for module, name in numbered(component, table.shapes)})
     found: dict[str, ModuleRef] = {}
-    for path in modules:
+    for path in table.shapes:
         # transformers >= 5.6 leaves the level text_model out
-        for name in dict.fromkeys((path, path.removeprefix("text_model."), *(root + path for root in roots))):
-            for way in spelling.ways(name):
-                found[way.replace(".", spelling.separator)] = ModuleRef(component, path)
+        for name in dict.fromkeys((path, path.removeprefix("text_model."), *(root + path for root in table.roots))):
+            for way in style.respell(name) if style.respell else (name,):
+                found[way.replace(".", style.separator)] = ModuleRef(component, path)
     return MappingProxyType(found)
