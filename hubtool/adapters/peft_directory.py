@@ -45,7 +45,7 @@ class Described:
     """An adapter without alphas, and the config of each component that says them instead."""
 
     adapter: Adapter
-    configs: Mapping[Component, Config]
+    configs: Mapping[Component, Config]  # the denoiser, which has the folder itself, first
 
 
 def described(adapter: Adapter, originals: Mapping[ModuleRef, OriginalAlpha | None]) -> Described:
@@ -54,8 +54,8 @@ def described(adapter: Adapter, originals: Mapping[ModuleRef, OriginalAlpha | No
     Raises:
         NotRepresentable: a component is not wholly LoRA or wholly LoHa, or only some of its modules have a magnitude.
     """
-    components = dict.fromkeys(module.component for module in adapter.layers)
-    configs = {component: _config(adapter, component) for component in components}
+    present = {module.component for module in adapter.layers}
+    configs = {component: _config(adapter, component) for component in Component if component in present}
     layers = {
         module: replace(layer.having(layer.without(Role.ALPHA, Role.SCALE)), recorded_scale=None)
         for module, layer in adapter.layers.items()
