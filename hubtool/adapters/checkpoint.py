@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from hubtool.adapters.checkpoint_layouts import Place, place
 from hubtool.errors import CheckpointProblem, FileMissing
+from hubtool.formats.pickle import PickleFile, is_torch_file, read_pickle
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
+from hubtool.formats.tensor import FileBytes
 from hubtool.naming.architecture import Architecture, architecture
 from hubtool.naming.identify import family
 from hubtool.naming.outline import shortlist
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
 _ASIDE = ("first_stage_model.", "vae/", "vae.", "model_ema.", "safety_checker/", "image_encoder/")
 _EMA = "model_ema."
 _ENCODERS = ("cond_stage_model.", "conditioner.", "text_encoder")  # where keys of text encoders begin
-_USUAL_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+_USUAL_NAMES = (
+    "diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin",
+)  # fmt: skip
+#: The kinds of weight files, the best first; torch's own are read as data, and nothing in them is run.
+_KINDS = ("safetensors", "bin", "ckpt", "pt", "pth")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +75,8 @@ class Checkpoint:
         """SHA-256 of the files' headers: identifies the checkpoint's layout without reading its gigabytes."""
         digest = sha256()
         for file in self.files:
-            digest.update(file.file.view(0, file.body_start))
+            header = file.described if isinstance(file, PickleFile) else FileBytes(file.file, 0, file.body_start)
+            digest.update(file.file.view(header.start, header.stop))
         return digest.hexdigest()
 
     def read_as(self, architecture_id: str) -> Checkpoint:
@@ -89,10 +96,10 @@ class _Sources:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint: a safetensors file, an index of shards, or a folder of either or of a diffusers pipeline.
+    """Open a checkpoint: a safetensors or torch file, an index of shards, or a folder of either or of a diffusers pipeline.
 
     Raises:
-        FileProblem: a file is missing, damaged or no safetensors file.
+        FileProblem: a file is missing, damaged, of another kind, or a pickle that asks for more than tensors.
         CheckpointProblem: the folder holds no weights, or no known architecture explains the keys.
     """
     sources = _sources(path)
@@ -110,9 +117,9 @@ def _assemble(path: Path, sources: _Sources, target: Architecture) -> Checkpoint
         if found is None:
             others[key] = tensor
             continue
-        for module, part in _parts(found.modules, tensor, target):
+        for module, part in _parts(found, tensor, target):
             kinds[found.kind].setdefault(module, part)
-    scales = {module: tensor.scalar() for module, tensor in kinds["scale"].items()}
+    scales = {module: _scale(path, module, tensor) for module, tensor in kinds["scale"].items()}
     weights = {module: Weight(tensor, scales.get(module, 1.0)) for module, tensor in kinds["weight"].items()}
     notes = sources.notes
     averaged = sum(key.startswith(_EMA) for key in others)
@@ -121,20 +128,41 @@ def _assemble(path: Path, sources: _Sources, target: Architecture) -> Checkpoint
     return Checkpoint(path, target, (target.id,), weights, kinds["bias"], others, sources.files, notes)
 
 
-def _parts(
-    modules: tuple[ModuleRef, ...], tensor: LazyTensor, target: Architecture
-) -> list[tuple[ModuleRef, LazyTensor]]:
+def _parts(found: Place, tensor: LazyTensor, target: Architecture) -> list[tuple[ModuleRef, LazyTensor]]:
     """A stacked tensor cut into its modules' rows; a scalar (a scale) belongs to each."""
-    if len(modules) == 1 or not tensor.shape:
-        return [(module, tensor) for module in modules]
-    found, start = [], 0
-    for module in modules:
+    if found.swapped and tensor.shape and not tensor.shape[0] % 2:
+        tensor = _halves_swapped(tensor)
+    if len(found.modules) == 1 or not tensor.shape:
+        return [(module, tensor) for module in found.modules]
+    parts, start = [], 0
+    for module in found.modules:
         rows = (target.shape(module) or (0,))[0]
         if start + rows > tensor.shape[0]:
             return []
-        found.append((module, tensor.rows(start, start + rows)))
+        parts.append((module, tensor.rows(start, start + rows)))
         start += rows
-    return found
+    return parts
+
+
+def _halves_swapped(tensor: LazyTensor) -> LazyTensor:
+    """The second half of the rows first, once somebody looks at them."""
+    half = tensor.shape[0] // 2
+    upper, lower = tensor.rows(0, half), tensor.rows(half, 2 * half)
+    return replace(tensor, data=lambda: memoryview(bytes(lower.view()) + bytes(upper.view())))
+
+
+def _scale(path: Path, module: ModuleRef, tensor: LazyTensor) -> float:
+    """The number that a module's float8 weight is multiplied with.
+
+    Raises:
+        CheckpointProblem: there are several.
+    """
+    if prod(tensor.shape) != 1:
+        message = (
+            f"{path.name} scales {module.path} by {list(tensor.shape)} numbers; only one for each weight is understood."
+        )
+        raise CheckpointProblem(path, message, hint="Use the checkpoint in bf16 or fp16.")
+    return tensor.scalar()
 
 
 # ---------------------------------------------------------------- architecture
@@ -213,7 +241,7 @@ def _sources(path: Path) -> _Sources:
     if not any(found.values()):
         raise CheckpointProblem(
             path,
-            f"{path} holds no safetensors weights.",
+            f"{path} holds no weights.",
             hint="Name a checkpoint file, or a diffusers folder with unet/ or transformer/ in it.",
         )
     return _opened(path, found, tuple(notes))
@@ -224,7 +252,7 @@ def _opened(path: Path, found: Mapping[str, list[Path]], notes: tuple[str, ...])
     tensors: dict[str, LazyTensor] = {}
     for prefix, paths in found.items():
         for shard in paths:
-            files.append(read_safetensors(shard))
+            files.append(read_pickle(shard) if is_torch_file(shard) else read_safetensors(shard))
             tensors.update((prefix + key, tensor) for key, tensor in files[-1].tensors.items())
     if not tensors:
         raise CheckpointProblem(path, f"{path.name} holds no tensors.", hint="Check the file.")
@@ -233,10 +261,11 @@ def _opened(path: Path, found: Mapping[str, list[Path]], notes: tuple[str, ...])
 
 def _weight_files(folder: Path, notes: list[str]) -> list[Path]:
     """The files of one component: its shards, or its one file; of several variants the one in full precision."""
-    indices = sorted(folder.glob("*.safetensors.index*.json")) + sorted(folder.glob("*.safetensors.*.index.json"))
+    kind = next((kind for kind in _KINDS if any(folder.glob(f"*.{kind}"))), _KINDS[0])
+    indices = sorted(folder.glob(f"*.{kind}.index*.json")) + sorted(folder.glob(f"*.{kind}.*.index.json"))
     if indices:
         return _shards(indices[0])
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob(f"*.{kind}"))
     usual = [file for file in files if file.name in _USUAL_NAMES]
     chosen = (usual or files)[:1]
     if len(files) > 1:

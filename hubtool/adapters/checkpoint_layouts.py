@@ -2,7 +2,7 @@
 
 | layout | denoiser | text encoders |
 |---|---|---|
-| one file (the authors, ComfyUI) | `model.diffusion_model.` + original names | `_TRANSFORMERS`, `_OPEN_CLIP` below |
+| one file (the authors, ComfyUI) | `_ALONE` below + original or diffusers' names | `_TRANSFORMERS`, `_OPEN_CLIP` below |
 | diffusers folder | `unet/`, `transformer/` + diffusers' names | `text_encoder/`, `text_encoder_2/` + transformers' names |
 | denoiser alone | either naming without a prefix | – |
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from hubtool.naming.architecture import Architecture, TextEncoder
 
-#: Prefixes of the denoiser under the authors' names; the empty one is a denoiser saved by itself.
-_ORIGINAL = ("model.diffusion_model.", "diffusion_model.", "")
+#: Prefixes of the denoiser in one file, in either naming; the empty one is a denoiser saved by itself.
+_ALONE = ("model.diffusion_model.", "diffusion_model.", "net.", "")
 
 #: Prefixes of a text encoder under transformers' names.
 _TRANSFORMERS: Mapping[Component, tuple[str, ...]] = {
@@ -54,6 +54,7 @@ _LAYER = "text_model.encoder.layers."
 SUFFIXES: Mapping[str, str] = {
     ".weight": "weight",
     "_weight": "weight",
+    ".scale": "weight",  # of a norm, by the authors of FLUX
     ".bias": "bias",
     "_bias": "bias",
     ".scale_weight": "scale",
@@ -66,6 +67,7 @@ class Place(NamedTuple):
 
     modules: tuple[ModuleRef, ...]
     kind: str
+    swapped: bool = False  # the file has the second half of the rows first
 
 
 def place(target: Architecture, key: str) -> Place | None:
@@ -73,34 +75,51 @@ def place(target: Architecture, key: str) -> Place | None:
     stems = _stems(target.id)
     for suffix, kind in SUFFIXES.items():
         if key.endswith(suffix) and key[: -len(suffix)] in stems:
-            return Place(stems[key[: -len(suffix)]], kind)
+            stem = stems[key[: -len(suffix)]]
+            return Place(stem.modules, kind, stem.swapped)
     return None
 
 
+class _Stem(NamedTuple):
+    """What stands before the suffix: the modules, and whether the halves of their rows change places."""
+
+    modules: tuple[ModuleRef, ...]
+    swapped: bool = False
+
+
 @lru_cache(maxsize=64)
-def _stems(architecture_id: str) -> Mapping[str, tuple[ModuleRef, ...]]:
+def _stems(architecture_id: str) -> Mapping[str, _Stem]:
     """Every key in front of its suffix → modules."""
     target = architecture(architecture_id)
-    found: dict[str, tuple[ModuleRef, ...]] = {}
-    for stem, modules in _denoiser_stems(target):
-        found.setdefault(stem, modules)
+    found: dict[str, _Stem] = {}
+    for stem, meaning in _denoiser_stems(target):
+        found.setdefault(stem, meaning)
     for encoder in target.encoders.values():
         for stem, modules in _encoder_stems(encoder):
-            found.setdefault(stem, modules)
+            found.setdefault(stem, _Stem(modules))
     return MappingProxyType(found)
 
 
-def _denoiser_stems(target: Architecture) -> Iterator[tuple[str, tuple[ModuleRef, ...]]]:
-    for path in target.modules:
-        for prefix in (f"{target.denoiser}/", ""):
-            yield prefix + path, (ModuleRef(Component.DENOISER, path),)
-    for path, name in target.original.items():
-        for prefix in _ORIGINAL:
-            yield prefix + name, (ModuleRef(Component.DENOISER, path),)
+def _denoiser_stems(target: Architecture) -> Iterator[tuple[str, _Stem]]:
+    for name, meaning in _denoiser_names(target):
+        for prefix in (f"{target.denoiser}/", f"{target.denoiser}.", *_ALONE):
+            yield prefix + name, meaning
+
+
+def _denoiser_names(target: Architecture) -> Iterator[tuple[str, _Stem]]:
+    """Diffusers' names, then the authors', then what else they are called."""
+    known = {path: _Stem((ModuleRef(Component.DENOISER, path),)) for path in target.modules}
+    yield from known.items()
+    original = {name: known[path] for path, name in target.original.items()}
     for name, fused in target.fused.items():
-        if not fused.swapped:
-            for prefix in _ORIGINAL:
-                yield prefix + name, tuple(ModuleRef(Component.DENOISER, part) for part in fused.parts)
+        if not fused.partial:
+            parts = tuple(ModuleRef(Component.DENOISER, part) for part in fused.parts)
+            original[name] = _Stem(parts, fused.swapped)
+    yield from original.items()
+    for name, path in target.second.items():
+        meaning = original.get(path) or known.get(path)
+        if meaning:
+            yield name, meaning
 
 
 def _encoder_stems(encoder: TextEncoder) -> Iterator[tuple[str, tuple[ModuleRef, ...]]]:

@@ -22,13 +22,15 @@ from support.checkpoints import (
 
 from hubtool.adapters.checkpoint import read_checkpoint
 from hubtool.adapters.tensors import to_torch
-from hubtool.errors import CheckpointProblem, FileMissing, UnsafePickle
+from hubtool.errors import CheckpointProblem, FileMissing, TruncatedFile
 from hubtool.naming.address import Component, ModuleRef
+from hubtool.naming.architecture import architecture, architecture_ids
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hubtool.adapters.checkpoint import Checkpoint
+    from hubtool.naming.architecture import Architecture
 
 LAYER = "text_model.encoder.layers.0."
 
@@ -199,9 +201,78 @@ def test_what_is_no_checkpoint_at_all_is_refused_by_name(tmp_path: Path) -> None
     with pytest.raises(FileMissing, match="nowhere"):
         read_checkpoint(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointProblem, match="no safetensors weights"):
+    with pytest.raises(CheckpointProblem, match="holds no weights"):
         read_checkpoint(tmp_path / "empty")
     pickle = tmp_path / "model.ckpt"
     pickle.write_bytes(b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl" + b"\0" * 100)
     with pytest.raises(UnsafePickle):
         read_checkpoint(pickle)
+
+
+def original_shapes(target: Architecture) -> dict[str, tuple[int, ...]]:
+    """Every module of the denoiser under the authors' name, stacked as they have it."""
+    found = {name: target.modules[path] for path, name in target.original.items()}
+    done = set(target.original)
+    for name, fused in target.fused.items():
+        if not fused.partial and done.isdisjoint(fused.parts):
+            found[name] = target.shape(ModuleRef(Component.DENOISER, name)) or ()
+            done.update(fused.parts)
+    return found
+
+
+@pytest.mark.parametrize("id", architecture_ids())
+@pytest.mark.parametrize("naming", ["diffusers", "original", "one file"])
+def test_every_architecture_is_read_in_every_naming(tmp_path: Path, id: str, naming: str) -> None:
+    target = architecture(id)
+    shapes = dict(target.modules) if naming == "diffusers" else original_shapes(target)
+    if not shapes:
+        pytest.skip("the authors' code uses diffusers' names")
+    prefix = "model.diffusion_model." if naming == "one file" else ""
+    sparse = {f"{prefix}{name}.weight": shape for name, shape in shapes.items()}
+    checkpoint = read_checkpoint(write_sparse(tmp_path / "model.safetensors", sparse, "BF16"))
+    assert id in checkpoint.fits
+    assert len(checkpoint.others) == 0
+    named = set(target.original) | {part for fused in target.fused.values() for part in fused.parts}
+    wanted = set(target.modules) if naming == "diffusers" else named
+    assert {module.path for module in checkpoint.weights} == wanted
+
+
+def test_halves_that_the_authors_keep_the_other_way_round_are_swapped(tmp_path: Path) -> None:
+    target = architecture("flux1")
+    keys = {
+        key: shape
+        for key, shape in original_shapes(target).items()
+        if key.startswith(("final_layer", "time_in", "vector_in"))
+    }
+    tensors = {f"{key}.weight": torch.zeros(shape, dtype=torch.bfloat16) for key, shape in keys.items()}
+    weight = tensors["final_layer.adaLN_modulation.1.weight"]
+    weight[:3072] = 1
+    found = read_checkpoint(write_file(tmp_path / "flux.safetensors", tensors))
+    read = to_torch(found.weights[ModuleRef(Component.DENOISER, "norm_out.linear")].tensor)
+    assert torch.equal(read, torch.cat([weight[3072:], weight[:3072]]))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_checkpoint_is_read_without_running_it(tmp_path: Path, zipped: bool) -> None:
+    weights = small_model()
+    saved = {"state_dict": ldm_keys(weights), "global_step": 7}
+    torch.save(saved, tmp_path / "model.ckpt", _use_new_zipfile_serialization=zipped)
+    checkpoint = read_checkpoint(tmp_path / "model.ckpt")
+    assert_holds(checkpoint, weights)
+    assert len(checkpoint.header_sha256) == 64
+
+
+def test_a_folder_of_bin_files_is_read_where_there_are_no_others(tmp_path: Path) -> None:
+    weights = small_model()
+    (tmp_path / "unet").mkdir()
+    unets = {f"{module.path}.weight": weights[module] for module in weights if module.component is Component.DENOISER}
+    torch.save(unets, tmp_path / "unet" / "diffusion_pytorch_model.bin")
+    assert read_checkpoint(tmp_path).weights.keys() == {m for m in weights if m.component is Component.DENOISER}
+
+
+def test_a_float8_weight_with_a_scale_for_each_row_is_refused(tmp_path: Path) -> None:
+    keys = ldm_keys(small_model())
+    name = next(iter(keys)).removesuffix(".weight")
+    keys[f"{name}.scale_weight"] = torch.ones(320, 1)
+    with pytest.raises(CheckpointProblem, match="320"):
+        read_checkpoint(write_file(tmp_path / "rows.safetensors", keys))
