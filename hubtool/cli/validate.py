@@ -39,8 +39,10 @@ def command(files: tuple[Path, ...], *, values: bool) -> None:
 
 def _text(row: Row) -> str:
     problems = row["problems"]
-    lines = [f"{row['path']}: {row['verdict']}"]
-    lines += (
-        [f"  {p['severity']:<8} {p['message']} [{p['code']}]" for p in problems] if isinstance(problems, list) else []
-    )
+    lines, told = [f"{row['path']}: {row['verdict']}"], set[object]()
+    for found in problems if isinstance(problems, list) else []:
+        lines.append(f"  {found['severity']:<8} {found['message']} [{found['code']}]")
+        if found["fix"] not in told:
+            lines.append(f"           {found['fix']}")
+        told.add(found["fix"])
     return "\n".join(lines)

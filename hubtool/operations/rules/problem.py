@@ -109,6 +109,7 @@ class Problem:
     severity: str
     key: str
     message: str
+    fix: str  # what to do about it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,4 +129,4 @@ Rule = Callable[[Subject], Iterator[Problem]]
 def problem(code: str, message: str, key: str = "") -> Problem:
     """A finding with the severity that its code has."""
     row = CODES.get(code) or CODES["E_NOT_A_LORA" if code.startswith("E_NOT_A_LORA") else "E_NOT_SAFETENSORS"]
-    return Problem(code, row.severity, key, message)
+    return Problem(code, row.severity, key, message, row.fix)
