@@ -174,7 +174,7 @@ def spectrum(layer: Layer, shape: tuple[int, ...], rule: RankRule, base: Tensor 
         return _kronecker(layer, rule)
     factors = khatri_rao(layer, shape) if kind and kind.id == "loha" else None
     if factors is not None and factors.right is not None:
-        whole = _of_product(factors.left, factors.right)
+        whole = _of_product(factors.left, factors.right, layer.base)
         rank = _count(layer, whole.values, rule)
         rest = float(whole.values[rank:].square().sum())
         return Spectrum(whole.left[:, :rank], whole.values[:rank], whole.right[:rank], whole.squared_norm, rest)
@@ -209,8 +209,8 @@ def _not_finite(layer: Layer) -> NonFinite:
 
 def _kronecker(layer: Layer, rule: RankRule) -> Spectrum:
     """The largest products of a singular value of `w1` with one of `w2`; vectors are made for those alone."""
-    one = _svd(_lokr_factor(layer, Role.LOKR_W1, (Role.LOKR_W1_A, Role.LOKR_W1_B)))
-    two = _svd(_lokr_factor(layer, Role.LOKR_W2, (Role.LOKR_W2_A, Role.LOKR_W2_B)))
+    one = _svd(_lokr_factor(layer, Role.LOKR_W1, (Role.LOKR_W1_A, Role.LOKR_W1_B)), layer.base)
+    two = _svd(_lokr_factor(layer, Role.LOKR_W2, (Role.LOKR_W2_A, Role.LOKR_W2_B)), layer.base)
     products, order = ((one.values[:, None] * two.values[None, :]).flatten() * abs(layer.scale)).sort(descending=True)
     rank = _count(layer, products, rule)
     i, j = order[:rank] // len(two.values), order[:rank] % len(two.values)
@@ -231,19 +231,31 @@ def _lokr_factor(layer: Layer, whole: Role, pair: tuple[Role, Role]) -> Factors:
     return Factors(left, right.flatten(1))
 
 
-def _svd(factors: Factors) -> Spectrum:
+def _svd(factors: Factors, name: str) -> Spectrum:
     if factors.right is not None and factors.left.shape[1] < min(factors.left.shape[0], factors.right.shape[1]):
-        return _of_product(factors.left, factors.right)
+        return _of_product(factors.left, factors.right, name)
     whole = factors.left if factors.right is None else factors.left @ factors.right
-    left, values, right = torch.linalg.svd(whole, full_matrices=False)
-    return Spectrum(left, values.double(), right, float(values.double().square().sum()))
+    wide = whole if whole.shape[0] <= whole.shape[1] else whole.T
+    gram = _finite(wide.double() @ wide.double().T, name)  # its eigenvectors cost a third of the singular ones
+    vectors = torch.linalg.eigh(gram).eigenvectors.flip(1).to(wide.dtype)
+    images = vectors.T @ wide
+    values = images.double().norm(dim=1)  # not the roots of the eigenvalues, in which small ones drown
+    images = images / values.clamp_min(1e-30).to(images.dtype)[:, None]
+    left, right = (vectors, images) if wide is whole else (images.T, vectors.T)
+    return Spectrum(left, values, right, float(values.square().sum()))
 
 
-def _of_product(left: Tensor, right: Tensor) -> Spectrum:
+def _finite(values: Tensor, name: str) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise NonFinite(name, f"{name} holds NaN or infinity.")
+    return values
+
+
+def _of_product(left: Tensor, right: Tensor, name: str) -> Spectrum:
     """The SVD of left @ right through QR of both and a small core; never the product itself."""
     q1, r1 = torch.linalg.qr(left)
     q2, r2 = torch.linalg.qr(right.T)
-    core, values, turned = torch.linalg.svd((r1 @ r2.T).double(), full_matrices=False)
+    core, values, turned = torch.linalg.svd(_finite(r1 @ r2.T, name).double(), full_matrices=False)
     return Spectrum(q1 @ core.to(q1.dtype), values, turned.to(q2.dtype) @ q2.T, float(values.square().sum()))
 
 
