@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 from format_tables import FORMAT_TABLES
+from loader_tables import LOADER_TABLES
 
 from hubtool.cli import root
 from hubtool.cli._errors import EXITS
@@ -83,6 +84,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "exits": exits,
     "problems": problems,
     **FORMAT_TABLES,
+    **LOADER_TABLES,
 }
 
 
