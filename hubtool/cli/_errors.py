@@ -60,6 +60,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "unsafe_file": (15, "a file that could run code, or is not what its name says"),
     "not_a_file": (15, "a folder, pipe or device"),
     "unsafe_address": (15, "an answer that points where it must not"),
+    "lock_out_of_date": (16, "the lock file is not what the manifest asks for"),
     "partial": (17, "some of several failed"),
     "interrupted": (130, "Ctrl-C"),
 }

@@ -8,6 +8,7 @@ from hubtool.errors.base import HubtoolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class LibraryProblem(HubtoolError):
@@ -33,6 +34,29 @@ class NotInstalled(LibraryProblem):
     code = "not_installed"
 
     def __init__(self, name: str, suggestions: Sequence[str] = ()) -> None:
-        close = f"Did you mean {' or '.join(suggestions)}?" if suggestions else "`hubtool list` shows what is installed."
+        close = (
+            f"Did you mean {' or '.join(suggestions)}?" if suggestions else "`hubtool list` shows what is installed."
+        )
         super().__init__(name, f"No LoRA called {name!r} is installed.", hint=close)
         self.suggestions = tuple(suggestions)
+
+
+class LockProblem(LibraryProblem):
+    """The lock file says something else than the manifest, or nothing usable; `path` says which file."""
+
+    code = "lock_out_of_date"
+    hint = "Run `hubtool lock`."
+
+    def __init__(self, path: Path, message: str, *, hint: str | None = None) -> None:
+        super().__init__(str(path), message, hint=hint)
+        self.path = path
+
+
+class ContentChanged(LibraryProblem):
+    """A file does not have the content that the lock asks for."""
+
+    code = "hash_mismatch"
+
+    def __init__(self, path: Path | str, wanted: str, found: str, *, hint: str) -> None:
+        message = f"{path} has SHA-256 {found[:12] or 'of nothing'}…, and {wanted[:12]}… is locked."
+        super().__init__(str(path), message, hint=hint)

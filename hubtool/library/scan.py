@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hubtool.library.index import Known
+    from hubtool.library.target import Place
     from hubtool.settings import Settings
 
 BATCH = 200  # files a transaction, so that an interrupted first scan has not worked in vain
@@ -80,6 +81,14 @@ def add_folders(index: Index, settings: Settings, folders: Sequence[Path], targe
     with index.writing():
         for folder in folders:
             index.remember(Folder(Path(os.path.realpath(folder)), name))
+
+
+def scan_place(index: Index, place: Place) -> None:
+    """Bring one LoRA folder up to date, which is kept up with from now on if it exists."""
+    if place.folder.is_dir():
+        with index.writing():
+            folder = index.remember(Folder(place.folder, place.target.id, place.deep))
+        scan_folder(index, folder, Report())
 
 
 def refresh(index: Index, settings: Settings, progress: Callable[[int], None] | None = None) -> Report:

@@ -1,0 +1,108 @@
+"""`loras.lock`: the facts that make a set of LoRAs the same everywhere: ids, sizes, hashes. Written by us alone.
+
+No entry without a SHA-256, no absolute path, no token, no signed address: the file may be published.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import tomli
+import tomlkit
+
+from hubtool.errors import LockProblem, StorageProblem
+from hubtool.formats.atomic import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+NAME = "loras.lock"
+VERSION = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """One file, as it was when it was locked."""
+
+    name: str
+    wish: str  # the manifest's SPEC and choices, to see whether the lock is up to date
+    path: str  # below the LoRA folder, with forward slashes
+    sha256: str  # of the file as it lies there
+    size_bytes: int
+    spec: str = ""  # exactly this version of this hub; empty: known by its hash alone
+    hub: str = ""
+    file_id: str = ""
+    url: str = ""  # the page, for people
+    converted: str = ""  # dialect; sha256 is that of the result then
+    source_sha256: str = ""  # of the file before its conversion
+    architecture: str = ""
+    base_model: str = ""
+    model: str = ""
+    creator: str = ""
+
+
+def read_lock(path: Path) -> dict[str, Locked]:
+    """The locked files by name; empty if there is no lock.
+
+    Raises:
+        LockProblem: it is not ours, is of a newer version, or an entry has no hash or leads out of the folder.
+        StorageProblem: it cannot be read.
+    """
+    try:
+        table = tomli.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LockProblem(path, f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise StorageProblem(path, error.strerror or "cannot be read") from error
+    if table.get("version") != VERSION:
+        raise LockProblem(path, f"{path} has version {table.get('version')}; this hubtool knows version {VERSION}.")
+    rows = table.get("lora", [])
+    locked = [_locked(path, row) for row in (rows if isinstance(rows, list) else [])]
+    return {one.name: one for one in locked}
+
+
+def write_lock(path: Path, locked: Sequence[Locked]) -> None:
+    """Write the lock, by name, so that two people's locks differ only where they differ.
+
+    Raises:
+        StorageProblem: it cannot be written.
+    """
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Written by `hubtool lock`; `hubtool sync` makes it so. Change loras.toml instead."))
+    document["version"] = VERSION
+    rows = tomlkit.aot()
+    for one in sorted(locked, key=lambda one: one.name):
+        row = tomlkit.table()
+        row.update({key: value for key, value in asdict(one).items() if value != ""})
+        rows.append(row)
+    document["lora"] = rows
+    write_text(path, tomlkit.dumps(document), force=True)
+
+
+def _locked(path: Path, row: Mapping[str, object]) -> Locked:
+    types = {field.name: int if field.name == "size_bytes" else str for field in fields(Locked)}
+    known = {key: value for key, value in row.items() if isinstance(value, types.get(key, ()))}
+    name = str(row.get("name", "?"))
+    if not _SHA256.fullmatch(str(known.get("sha256", ""))):
+        raise LockProblem(path, f"{name} in {path} has no SHA-256.", hint="Remove the entry and run `hubtool lock`.")
+    if not {"name", "wish", "path", "size_bytes"} <= known.keys() or not _is_inside(str(known["path"])):
+        raise LockProblem(path, f"{name} in {path} is incomplete, or its path leads out of the LoRA folder.")
+    return Locked(**known)  # type: ignore[arg-type]  # types were checked above
+
+
+def _is_inside(text: str) -> bool:
+    path = PurePosixPath(text)
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and "\\" not in text
+        and ":" not in path.parts[0]
+    )
