@@ -1,4 +1,4 @@
-"""How many singular values to keep: a number, a share of the energy, or a threshold.
+"""How many singular values to keep: a number, a share of the energy or of the sum, a threshold, or a ratio.
 
 A rule is asked again and again while the values are being found, and answers once they decide it.
 """
@@ -102,3 +102,50 @@ class ThresholdRank:
         """They all exceed the threshold."""
         del squared_norm
         return bool((energies > self.value**2).all())
+
+
+@dataclass(frozen=True, slots=True)
+class RatioRank:
+    """All singular values greater than `value` times the largest, but not more than `limit`."""
+
+    value: float
+    limit: int = 1 << 30
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+        """Certain once a value below that was found and none is too near to it."""
+        return ThresholdRank(self.value * float(energies[0]) ** 0.5, self.limit).rank(energies, squared_norm, doubt)
+
+    def expected(self, side: int) -> int:
+        """Unknown; a usual rank."""
+        return min(32, side, self.limit)
+
+    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
+        """They all exceed it."""
+        del squared_norm
+        return bool((energies > self.value**2 * energies[0]).all())
+
+
+@dataclass(frozen=True, slots=True)
+class QuantileRank:
+    """The fewest whose sum is at least `share` of the sum of all singular values, but not more than `limit`.
+
+    sd-scripts calls this sv_cumulative; LyCORIS's quantile keeps one fewer, the largest count whose sum stays below the share.
+    """
+
+    share: float
+    limit: int = 1 << 30
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+        """From all of them: what was not found yet counts here."""
+        del squared_norm, doubt
+        sums = torch.cumsum(energies.sqrt(), 0)
+        return min(int((sums < self.share * sums[-1]).sum()) + 1, len(energies), self.limit)
+
+    def expected(self, side: int) -> int:
+        """All have to be known."""
+        return side
+
+    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
+        """Decided beforehand."""
+        del energies, squared_norm
+        return True

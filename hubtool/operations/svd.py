@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hubtool.operations.krylov import Leading, eigen, orthonormal, search
-from hubtool.operations.ranks import FixedRank
+from hubtool.operations.ranks import FixedRank, QuantileRank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,6 +98,9 @@ def squared_norm(values: Tensor) -> float:
 
 def truncate(matrix: Matrix, rule: RankRule, *, exact: bool = False) -> Truncation:
     """The best approximation of the rank that `rule` decides; the norm must be finite and not zero."""
+    if isinstance(rule, QuantileRank):  # needs every value, but not every vector
+        energies = torch.linalg.eigvalsh(gram(matrix)).flip(0).clamp_min(0)
+        rule = FixedRank(rule.rank(energies, matrix.squared_norm, 0.0) or 1)
     if not exact and not gram_is_cheaper(matrix.side, rule.expected(matrix.side)):
         found = _randomized(matrix, rule)
         if found is not None:

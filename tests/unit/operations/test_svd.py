@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubtool.operations import svd
-from hubtool.operations.ranks import EnergyRank, FixedRank, ThresholdRank
+from hubtool.operations.ranks import EnergyRank, FixedRank, QuantileRank, RatioRank, ThresholdRank
 from hubtool.operations.svd import Matrix, truncate
 
 SHAPES = [(192, 192), (448, 192), (192, 864)]
@@ -193,3 +193,35 @@ def test_odd_matrices_are_approximated_as_well_as_can_be(kind: str, seed: int, r
     error = actual_error(values, found)
     assert error <= 1.02 * best_error(values, found.up.shape[1]) + rounding
     assert found.squared_error == pytest.approx(error, rel=0.02, abs=rounding)
+
+
+def singular_values(values: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.svdvals(values.double())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.7])
+def test_quantile_is_the_fewest_values_whose_sum_is_that_share_of_all(share: float, exact: bool) -> None:
+    for name, values in spectra((192, 448)).items():
+        full = singular_values(values)
+        sums = torch.cumsum(full, 0) / full.sum()
+        if float((sums - share).abs().min()) < 1e-6:
+            continue  # a tie: both neighbours are right
+        found = truncate(Matrix.of(values), QuantileRank(share), exact=exact)
+        assert found.up.shape[1] == int((sums < share).sum()) + 1, name
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.9])
+def test_ratio_keeps_the_values_above_that_share_of_the_largest(ratio: float, exact: bool) -> None:
+    for name, values in spectra((192, 448)).items():
+        full = singular_values(values)
+        if name == "flat" or float((full / full[0] - ratio).abs().min()) < 1e-6:
+            continue
+        found = truncate(Matrix.of(values), RatioRank(ratio), exact=exact)
+        assert found.up.shape[1] == int((full > ratio * full[0]).sum()), name
+
+
+@pytest.mark.parametrize("rule", [RatioRank(0.01, limit=7), QuantileRank(0.9, limit=7)])
+def test_ratio_and_quantile_stop_at_their_limit(rule: RatioRank | QuantileRank) -> None:
+    assert truncate(Matrix.of(spectra((192, 448))["noise only"]), rule).up.shape[1] == 7
