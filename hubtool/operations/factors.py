@@ -40,6 +40,7 @@ _NOTHING = 3e-7  # singular values below this share of the largest are float32's
 FACTOR_ROLES = frozenset(
     role for id in ("lora", "loha", "lokr") for role in parametrizations()[id].roles if role is not Role.UP_BIAS
 ) | {Role.ALPHA, Role.SCALE}
+_LOKR_W1, _LOKR_W2 = (Role.LOKR_W1_A, Role.LOKR_W1_B), (Role.LOKR_W2_A, Role.LOKR_W2_B)
 _ADDITIVE = frozenset({"lora", "loha", "lokr", "full", "norm"})
 
 
@@ -174,8 +175,7 @@ def _kronecker_rank(layer: Layer) -> int | None:
 
 
 def _kronecker(layer: Layer) -> Factors:
-    one = _lokr_factor(layer, Role.LOKR_W1, (Role.LOKR_W1_A, Role.LOKR_W1_B))
-    two = _lokr_factor(layer, Role.LOKR_W2, (Role.LOKR_W2_A, Role.LOKR_W2_B))
+    one, two = _lokr_factor(layer, Role.LOKR_W1, _LOKR_W1), _lokr_factor(layer, Role.LOKR_W2, _LOKR_W2)
     return Factors(torch.kron(one[0], two[0]) * layer.scale, torch.kron(one[1], two[1]))
 
 
@@ -185,6 +185,16 @@ def _lokr_factor(layer: Layer, whole: Role, pair: tuple[Role, Role]) -> tuple[Te
     matrix = layer.float(whole).flatten(1)
     identity = torch.eye(min(matrix.shape))
     return (identity, matrix) if matrix.shape[0] <= matrix.shape[1] else (matrix, identity)
+
+
+def _lokr_matrices(layer: Layer) -> tuple[Tensor, Tensor]:
+    """Both factors of a Kronecker product, whole."""
+    one, two = _lokr_factor(layer, Role.LOKR_W1, _LOKR_W1), _lokr_factor(layer, Role.LOKR_W2, _LOKR_W2)
+    if not layer.has(Role.LOKR_T2):
+        return one[0] @ one[1], two[0] @ two[1]
+    core = layer.float(Role.LOKR_T2).flatten(2).permute(2, 0, 1)  # (kernel, rank, rank)
+    parts = layer.float(Role.LOKR_W2_A).T @ core @ layer.float(Role.LOKR_W2_B)
+    return one[0] @ one[1], parts.permute(1, 2, 0).flatten(1)
 
 
 # ---------------------------------------------------------------- arithmetic
@@ -213,20 +223,26 @@ def inner(first: Factors, second: Factors) -> float:
     return float((lefts * (first.right.double() @ second.right.double().T)).sum())
 
 
-def singular_values(factors: Factors, name: str) -> Tensor:
-    """All singular values, descending, float64.
+def singular_values(layer: Layer, shape: Shape) -> Tensor:
+    """All singular values of a layer's change, descending, float64; of a whole change those above 3e-4 of the largest are true.
 
     Raises:
-        NonFinite: NaN or infinity among the values of what is called `name`.
+        NonFinite: NaN or infinity among the values.
+        BrokenAdapter, NotRepresentable: see `factors_of`.
     """
+    kind, found = layer.parametrization, factored_rank(layer, shape)
+    if kind and kind.id == "lokr" and found is None and not kind.missing(layer.shapes):
+        one, two = (torch.linalg.svdvals(_finite(matrix, layer.base).double()) for matrix in _lokr_matrices(layer))
+        products: Tensor = (one[:, None] * two).flatten().sort(descending=True).values * abs(layer.scale)
+        return products[: min(shape[0], prod(shape[1:]))]
+    factors = factors_of(layer, shape)
     if factors.right is None:
         wide = factors.left if factors.left.shape[0] <= factors.left.shape[1] else factors.left.T
-        gram = _finite(wide.double() @ wide.double().T, name)
-        roots: Tensor = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt()
-        return roots
+        energies: Tensor = torch.linalg.eigvalsh(_finite(wide @ wide.T, layer.base)).double()
+        return energies.flip(0).clamp_min(0).sqrt()
     core = _triangle(factors.left) @ _triangle(factors.right.T).T
-    found: Tensor = torch.linalg.svdvals(_finite(core, name).double())
-    return found
+    values: Tensor = torch.linalg.svdvals(_finite(core, layer.base).double())
+    return values
 
 
 def truncated(factors: Factors, rule: RankRule, name: str, *, exact: bool = False) -> LowRank:

@@ -162,8 +162,8 @@ def sharded(folder: Path) -> Path:
         f"{module.path}.weight": w for module, w in small_model().items() if module.component is Component.DENOISER
     }
     keys, table = list(tensors), {}
-    for number, part in enumerate((keys[:3], keys[3:]), 1):
-        name = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
+    for count, part in enumerate((keys[:3], keys[3:]), 1):
+        name = f"diffusion_pytorch_model-0000{count}-of-00002.safetensors"
         write_file(folder / name, {key: tensors[key] for key in part})
         table |= dict.fromkeys(part, name)
     size = sum(tensor.numel() * 2 for tensor in tensors.values())
@@ -245,7 +245,8 @@ def test_a_wider_dtype_holds_the_change_that_rounding_loses(tmp_path: Path) -> N
     fine = bake(base, [tiny], tmp_path / "2.safetensors", BakeOptions(dtype="F32"))
     assert rough.rounding is not None
     assert fine.rounding is not None
-    assert rough.rounding > 0.5 > 1e-3 > fine.rounding
+    assert rough.rounding > 0.5
+    assert fine.rounding < 1e-3
     assert any("Rounding to BF16" in note for note in rough.notes)
     assert {t.dtype for t in read_safetensors(tmp_path / "2.safetensors").tensors.values()} == {"F32"}
 
