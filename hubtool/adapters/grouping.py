@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from hubtool.adapters.layer import Layer, extent_of
 from hubtool.naming.address import Role
 from hubtool.naming.identify import Group
-from hubtool.naming.suffixes import ROLE_OF, split_key
+from hubtool.naming.suffixes import ROLE_OF, SplitKey, split_key
 from hubtool.naming.traversal import PER_BLOCK, number_of, older
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hubtool.formats.tensor import LazyTensor
+
+_IA3 = ".weight"
 
 
 class Grouped(NamedTuple):
@@ -36,8 +38,8 @@ def group_tensors(tensors: Mapping[str, LazyTensor]) -> Grouped:
     keys: dict[tuple[str, str], str] = {}
     others: dict[str, LazyTensor] = {}
     for key, tensor in tensors.items():
-        cut = split_key(key)
-        if cut is None or (cut.suffix == ".weight" and f"{cut.base}.on_input" not in tensors):
+        cut = _cut(key, tensors)
+        if cut is None:
             others[key] = tensor
             continue
         if (cut.base, cut.suffix) in keys:  # two adapter names of one PEFT model
@@ -68,6 +70,14 @@ def _is_gate(rows: Mapping[str, LazyTensor]) -> bool:
     """Whether these factors change a gated feed-forward's first layer, the only one with eight outputs for each input."""
     up, down = (rows[suffix].shape if suffix in rows else () for suffix in (":up", ":down"))
     return len(up) == len(down) == 2 and up[0] == 8 * down[1]
+
+
+def _cut(key: str, tensors: Mapping[str, LazyTensor]) -> SplitKey | None:
+    """The key before its suffix; (IA)³'s `.weight` goes before longer ones, for a module may be called `mlp.up`."""
+    if key.endswith(_IA3) and f"{key[: -len(_IA3)]}.on_input" in tensors:
+        return SplitKey(key[: -len(_IA3)], _IA3)
+    cut = split_key(key)
+    return None if cut is None or cut.suffix == _IA3 else cut
 
 
 def layer_of(base: str, rows: Mapping[str, LazyTensor]) -> Layer:
