@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
+from hubtool.hubs.text import tame_html
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -90,9 +92,11 @@ def text_of_html(html: str, base: str) -> str:
     >>> text_of_html('<h2>A</h2><p><a href="/x.safetensors">b</a> c</p>', "https://e.org/")
     '## A\\n[b](https://e.org/x.safetensors) c'
     """
-    article = re.search(r"<article\b.*?</article>", html, re.IGNORECASE | re.DOTALL)
+    begin = re.search(r"<article\b", html, re.IGNORECASE)
+    end = html.lower().rfind("</article>")
+    article = html[begin.start() : end] if begin and begin.start() < end else html
     reader = _Reader(base)
-    reader.feed(article[0] if article else html)
+    reader.feed(tame_html(article))
     reader.close()
     lines = (" ".join(line.split()) for line in "".join(reader.pieces).split("\n"))
     return "\n".join(line for line in lines if line)
@@ -105,7 +109,7 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
         self._base, self._silent = base, 0
-        self._links: list[tuple[str, int]] = []  # address, and where in pieces its text begins
+        self._link: tuple[str, int] | None = None  # address, and where in pieces its text begins
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Begin an element."""
@@ -116,15 +120,15 @@ class _Reader(HTMLParser):
         elif tag in _BLOCKS:
             self.pieces.append("\n")
         elif tag == "a" and table.get("href") and not self._silent:
-            self._links.append((_absolute(self._base, str(table["href"])), len(self.pieces)))
+            self._link = (_absolute(self._base, str(table["href"])), len(self.pieces))  # links do not nest
         elif tag == "img" and table.get("src"):
             self.pieces.append(f"![{table.get('alt') or ''}]({_absolute(self._base, str(table['src']))})")
 
     def handle_endtag(self, tag: str) -> None:
         """End an element."""
         self._silent = max(0, self._silent - (tag in _SILENT))
-        if tag == "a" and self._links:
-            url, begin = self._links.pop()
+        if tag == "a" and self._link:
+            (url, begin), self._link = self._link, None
             text = " ".join("".join(self.pieces[begin:]).split())
             # an address that is its own text stands for itself, as in a Markdown page
             shown = url if text in {"", url} or text.startswith(("http://", "https://")) else f"[{text}]({url})"

@@ -44,7 +44,7 @@ _GENERIC = frozenset(
         "by",
     )
 )
-_TRIGGER = r"(?:activation|trigger|key)[\s-]*(?:trigger|tag|word|token|phrase|keyword)?s?"
+_TRIGGER = r"\b(?:activation|trigger|key(?=[\s-]?word))[\s-]*(?:trigger|tag|word|token|phrase|keyword)?s?"
 _QUOTED = re.compile(rf"{_TRIGGER}\s*(?:is|are|of|:|=)?\s*[\"“`]([^\"”`\n]{{1,300}})[\"”`]", re.IGNORECASE)
 _PLAIN = re.compile(
     rf"{_TRIGGER}\s*(?:is|are|of|:|=)\s*(?P<words>[^\"“`\n]{{1,300}}?)(?=\s+(?:in|to|but|and\s+you|for|with|if|works?|when)\b|[.;()]|$)",
@@ -175,7 +175,7 @@ def _label(line: str, start: int, end: int, page: _Page) -> tuple[str, str]:
         first = _usable(_plain(following["label"]).rstrip(",;:"))
         if first:
             return first, rest[following.end() :]
-    before = _usable(_plain(line[: inside.start() if inside else start]).strip(" :-|*>•"))
+    before = _usable(_plain(line[: inside.start() if inside else start]).strip(" :-|*<>([•"))
     nearest = page.headings[-1][1] if page.headings else ""
     return before or _usable(page.above) or nearest, rest
 
