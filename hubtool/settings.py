@@ -54,6 +54,7 @@ class Settings:
     timeout_s: float = STALL_S
     offline: bool = False
     hubs: Mapping[str, str] = field(default_factory=dict)  # the user's own names for hub URLs
+    uis: Mapping[str, str] = field(default_factory=dict)  # the user's UIs: name → TARGET=ROOT
     further_hubs: tuple[str, ...] = ()  # asked after `hub`, in order
     fallback: tuple[str, ...] = ("civarchive",)  # asked for what Civitai does not have
 
@@ -124,6 +125,8 @@ def with_value(settings: Settings, key: str, value: object) -> Settings:
     Raises:
         UsageProblem: the value has the wrong type.
     """
+    if key == "uis" and isinstance(value, dict):
+        return replace(settings, uis={str(name): str(place) for name, place in value.items()})
     if key == "hubs" and isinstance(value, dict):
         return replace(settings, hubs={str(name): str(url) for name, url in value.items()})
     if key not in KEYS:

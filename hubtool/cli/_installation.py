@@ -15,21 +15,32 @@ from hubtool.library.target import choose_place
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hubtool.library.acquire import Outcome, Report
+    from hubtool.library.acquire import Report
+    from hubtool.library.spreading import Spread
+    from hubtool.library.target import Place
     from hubtool.settings import Settings
 
 _LEADS = {"installed": "Installed", "present": "Already installed", "planned": "Would be installed"}
 
 
-def order_from(settings: Settings, options: Mapping[str, object], watch: Callable[[str], Report]) -> Order:
-    """What is wanted, from the command's options.
+def orders_from(settings: Settings, options: Mapping[str, object], watch: Callable[[str], Report]) -> list[Order]:
+    """What is wanted, from the command's options: one order a LoRA folder.
 
     Raises:
         UsageProblem: no such target or sidecar, or two folders named.
     """
-    to, target, sidecar, way = options["to"], options["target"], options["sidecar"], options["link"]
-    place = choose_place(settings, str(target) if target else None, to if isinstance(to, Path) else None)
-    wish = Wish(
+    to, targets = options["to"], options["target"]
+    names = [str(name) for name in targets] if isinstance(targets, tuple) else []
+    if isinstance(to, Path):
+        places = [choose_place(settings, names[0] if names else None, to)]
+    else:
+        places = [choose_place(settings, name) for name in names or [""]]
+    return [Order(place, _wish(place, options), str(options["file"]), watch) for place in dict.fromkeys(places)]
+
+
+def _wish(place: Place, options: Mapping[str, object]) -> Wish:
+    sidecar, way = options["sidecar"], options["link"]
+    return Wish(
         name=str(options["name"]),
         subdir=str(options["subdir"]),
         dialect=str(options["convert"]),
@@ -39,15 +50,14 @@ def order_from(settings: Settings, options: Mapping[str, object], watch: Callabl
         force=bool(options["force"]),
         dry_run=bool(options["dry_run"]),
     )
-    return Order(place, wish, str(options["file"]), watch)
 
 
-def outcome_row(outcome: Outcome) -> Row:
-    """The contract's row."""
-    row: Row = {"spec": outcome.spec, "status": "failed", "path": None, "error": None}
-    if outcome.error:
-        return row | {"error": describe(outcome.error)}
-    return row | row_of(outcome.installation)
+def outcome_row(done: Spread) -> Row:
+    """The contract's row, and where else the file is."""
+    row: Row = {"spec": done.first.spec, "status": "failed", "path": None, "error": None}
+    if done.first.installation:
+        row |= row_of(done.first.installation)
+    return row | {"also": list(map(str, done.also)), "error": describe(done.error) if done.error else None}
 
 
 def outcome_text(row: Row) -> str:
@@ -58,4 +68,5 @@ def outcome_text(row: Row) -> str:
         say(f"Trigger words: {', '.join(map(str, words))}")
     for note in notes if isinstance(notes, list) else []:
         say(f"Note: {note}")
-    return str(row["path"])
+    also = row["also"]
+    return "\n".join([str(row["path"]), *(map(str, also) if isinstance(also, list) else ())])

@@ -17,7 +17,10 @@ from hubtool.cli._progress import transfer_bars
 @click.command(cls=HubtoolCommand)
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC|FILE...")
 @click.option(
-    "--target", metavar="NAME[=ROOT]", help="The UI to install for, and where it lies: a1111, comfyui=~/ComfyUI."
+    "--target",
+    multiple=True,
+    metavar="NAME[=ROOT]",
+    help="The UI to install for, and where it lies: a1111, comfyui=~/ComfyUI. Repeatable: one file, several folders.",
 )
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Install into this very folder.")
 @click.option(
@@ -53,15 +56,15 @@ def command(specs: tuple[str, ...], **options: object) -> None:
     hubtool install ./style.safetensors --name my-style --subdir "{architecture}"
     hubtool install @list.txt --dry-run
     """
-    from hubtool.cli._installation import order_from, outcome_row, outcome_text
+    from hubtool.cli._installation import orders_from, outcome_row, outcome_text
     from hubtool.hubs.link_lists import expand_lists
     from hubtool.hubs.spec import expand
-    from hubtool.library.acquire import acquire
+    from hubtool.library.spreading import install_everywhere
 
     settings = current_run().settings()
     with transfer_bars() as watch:
-        outcomes = acquire(
-            settings, expand_lists(settings, expand(specs, sys.stdin)), order_from(settings, options, watch), say
+        outcomes = install_everywhere(
+            settings, expand_lists(settings, expand(specs, sys.stdin)), orders_from(settings, options, watch), say
         )
     show_rows([outcome_row(outcome) for outcome in outcomes], outcome_text)
     finish([exit_code(outcome.error.code) if outcome.error else 0 for outcome in outcomes])

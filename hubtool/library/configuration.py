@@ -34,8 +34,9 @@ def get_setting(settings: Settings, key: str) -> Value:
     Raises:
         UsageProblem: no such key.
     """
-    if key.startswith("hubs."):
-        return settings.hubs.get(key.removeprefix("hubs."))
+    section, name = split_key(key)
+    if section:
+        return {"hubs": settings.hubs, "uis": settings.uis}[section].get(name)
     _check_key(key)
     value = getattr(settings, "timeout_s" if key == "timeout" else key)
     if isinstance(value, tuple):
@@ -45,7 +46,10 @@ def get_setting(settings: Settings, key: str) -> Value:
 
 def all_settings(settings: Settings) -> dict[str, Value]:
     """Every key with the value in force."""
-    return {key: get_setting(settings, key) for key in [*KEYS, *(f"hubs.{name}" for name in settings.hubs)]}
+    return {
+        key: get_setting(settings, key)
+        for key in [*KEYS, *(f"hubs.{name}" for name in settings.hubs), *(f"uis.{name}" for name in settings.uis)]
+    }
 
 
 def set_setting(path: Path, key: str, text: str) -> Value:
@@ -58,7 +62,7 @@ def set_setting(path: Path, key: str, text: str) -> Value:
     value = _typed(key, text)
     path = Path(os.path.realpath(path))  # a linked config file stays a link
     old = _read(path)
-    section, name = ("hubs", key.removeprefix("hubs.")) if key.startswith("hubs.") else ("", key)
+    section, name = split_key(key)
     new = _with_line(old, section, name, value)
     expected = _parsed(path, old)
     table = expected.setdefault(section, {}) if section else expected
@@ -70,18 +74,31 @@ def set_setting(path: Path, key: str, text: str) -> Value:
     return value
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Section and name of a key; the section is empty for one at the top.
+
+    >>> split_key("hubs.mine"), split_key("jobs")
+    (('hubs', 'mine'), ('', 'jobs'))
+    """
+    section, dot, name = key.partition(".")
+    return (section, name) if dot and section in {"hubs", "uis"} else ("", key)
+
+
 def _check_key(key: str) -> None:
     if key not in KEYS:
-        raise UsageProblem(f"There is no setting {key}; there are {', '.join(KEYS)} and hubs.NAME.")
+        raise UsageProblem(f"There is no setting {key}; there are {', '.join(KEYS)}, hubs.NAME and uis.NAME.")
 
 
 def _typed(key: str, text: str) -> str | int | float | bool:
     """What was typed as the value that TOML should hold."""
     if not text.isprintable():
         raise UsageProblem(f"The value of {key} holds characters that cannot be printed.")
-    if key.startswith("hubs."):
-        if not re.fullmatch(r"hubs\.[A-Za-z0-9_-]+", key):
-            raise UsageProblem(f"A hub's name has letters, digits, - and _ only: {key.removeprefix('hubs.')}")
+    section, name = split_key(key)
+    if section:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise UsageProblem(f"The name of a {section[:-1]} has letters, digits, - and _ only: {name}")
+        if section == "uis":
+            target_named(text.partition("=")[0])
         return text
     _check_key(key)
     if key == "offline" and text.lower() not in _WORDS:

@@ -72,13 +72,15 @@ def target_named(name: str) -> Target:
 def choose_place(settings: Settings, target: str | None = None, to: Path | None = None) -> Place:
     """Where `--target NAME[=ROOT]` or `--to DIR` lead; by default the configured target below the library's root.
 
+    NAME is a target, or a UI that `hubtool ui add` made known, which brings its root along.
+
     Raises:
         UsageProblem: no such target, or ROOT and `--to` together.
     """
-    name, _, root = (target or settings.target).partition("=")
+    name, root = _named(settings, target or settings.target)
     chosen = target_named(name)
     if to is not None:
-        if target and root:
+        if target and "=" in target:
             raise UsageProblem(f"`--target {target}` and `--to {to}` both name a folder.", hint="Give one of them.")
         return Place(chosen, _real(to), deep=False)
     return Place(chosen, _real(_root(settings, root) / chosen.folder))
@@ -86,10 +88,18 @@ def choose_place(settings: Settings, target: str | None = None, to: Path | None 
 
 def known_places(settings: Settings) -> tuple[Place, ...]:
     """The folders of the configured target that exist: the one installed into first."""
-    name, _, root = settings.target.partition("=")
+    name, root = _named(settings, settings.target)
     chosen = target_named(name)
     folders = (_real(_root(settings, root) / folder) for folder in (chosen.folder, *chosen.also_read))
     return tuple(Place(chosen, folder) for folder in folders if folder.is_dir())
+
+
+def _named(settings: Settings, text: str) -> tuple[str, str]:
+    """Target and root (empty: the library's) of what was typed."""
+    name, _, root = text.partition("=")
+    if not root and name in settings.uis:
+        name, _, root = settings.uis[name].partition("=")
+    return name, root
 
 
 def _root(settings: Settings, root: str) -> Path:

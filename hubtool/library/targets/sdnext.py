@@ -9,7 +9,7 @@ TARGET = Target(
     folder="models/Lora",
     extensions=frozenset({".safetensors", ".pt", ".ckpt"}),
     sidecars=("a1111", "sdnext", "civitai_info"),
-    markers=(("webui.py", "modules/sdnq"), ("webui.py", "modules/sd_hijack.py", "installer.py")),
+    markers=(("webui.py", "installer.py", "modules/lora"), ("webui.py", "installer.py", "extensions-builtin")),
     grammar="sdnext",
     flat_names=True,
 )
