@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from hubtool.cli._conversion import output_for
 from hubtool.errors import UsageProblem
 from hubtool.operations.normalize import NormalizeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from hubtool.cli._output import Row
 
+_WORD = "normal"
 _FEW = 3  # fixes of one kind that are told one by one
 
 
@@ -25,6 +28,13 @@ def normalize_options(options: Mapping[str, object], output: str | None) -> Norm
     if options["in_place"] and output is not None:
         raise UsageProblem("`--in-place` and `-o` say two places to write to.", hint="Give one of them.")
     return NormalizeOptions(**options)  # type: ignore[arg-type]  # click checked each
+
+
+def normal_output(path: Path, output: str | None, *, several: bool) -> Path:
+    """Where one input goes: the file named, the same name in the folder named, or beside the input with `.normal`."""
+    chosen = output_for(path, _WORD, output, several=several)
+    made_up = output is not None and chosen.name == f"{path.stem}.{_WORD}.safetensors"
+    return chosen.with_name(path.name) if made_up else chosen
 
 
 def normalization_text(row: Row) -> str:

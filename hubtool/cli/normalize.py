@@ -31,13 +31,12 @@ def command(files: tuple[Path, ...], output: str | None, **options: object) -> N
     hubtool normalize --in-place *.safetensors
     hubtool normalize style.safetensors --dry-run --json
     """
-    from hubtool.cli._conversion import output_for
-    from hubtool.cli._normalization import normalization_text, normalize_options
+    from hubtool.cli._normalization import normal_output, normalization_text, normalize_options
     from hubtool.operations.normalize import normalize
 
     wanted = normalize_options(options, output)
 
     def work(path: Path) -> Row:
-        return row_of(normalize(path, output_for(path, "normal", output, several=len(files) > 1), wanted))
+        return row_of(normalize(path, normal_output(path, output, several=len(files) > 1), wanted))
 
     answer_each(files, work, normalization_text, name="input")

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.codec import decode
 from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
-from hubtool.errors import OutputExists
+from hubtool.adapters.unknown import is_unknown
+from hubtool.errors import OutputExists, UnknownArchitecture
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.hashing import sha256_of
-from hubtool.formats.safetensors import header_bytes, read_safetensors, write_safetensors
+from hubtool.formats.safetensors import header_bytes, printable, read_safetensors, write_safetensors
 from hubtool.operations.fix import Fix
 from hubtool.operations.normalize_metadata import regular_metadata
 from hubtool.operations.normalize_modules import regular_modules
+from hubtool.operations.unknown_architecture import read_known_or_not
 from hubtool.operations.validate import problems_left, refuse_broken
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hubtool.operations.rules.problem import Problem
 
 
@@ -59,17 +59,19 @@ def normalize(path: Path, output: Path, options: NormalizeOptions | None = None)
         OutputExists, DiskFull, StorageProblem: from the disk; nothing was written.
     """
     options = options or NormalizeOptions()
-    output = path if options.in_place else output
+    output = Path(os.path.realpath(path)) if options.in_place else output  # a link stays one
     if not (options.force or options.in_place) and os.path.lexists(output):
         raise OutputExists(output)
     file = read_safetensors(path)
-    source = decode(file, architecture_id=options.architecture)
+    source = read_known_or_not(file, options.architecture)
+    if is_unknown(source):
+        hint = "`hubtool convert` still rewrites its suffixes and alphas."
+        raise UnknownArchitecture(f"No known base model has the modules of {path.name}.", hint=hint)
     copies = equal_duplicates(source)
     single = without_duplicates(source, copies)
     refuse_broken(file, single)
-    modules = regular_modules(
-        file, single, [Fix("W_EQUAL_COPIES", key, "An equal copy was removed.") for key in copies]
-    )
+    removed = [Fix("W_EQUAL_COPIES", key, f"{printable(key)} was an equal copy and is gone.") for key in copies]
+    modules = regular_modules(file, single, removed)
     certain = options.architecture is not None
     metadata, metadata_fixes = regular_metadata(file, modules, certain=certain)
     left = problems_left(file, replace(file, tensors=modules.tensors, metadata=metadata))

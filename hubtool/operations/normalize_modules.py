@@ -13,6 +13,7 @@ from hubtool.adapters.recorded import PEFT_KEY
 from hubtool.adapters.rewriting import magnitudes_for
 from hubtool.adapters.scaling import plan_alphas, with_alpha_tensors, without_alpha_tensors
 from hubtool.errors import KeyClash, MissingExtra, NotRepresentable
+from hubtool.formats.safetensors import printable
 from hubtool.formats.tensor import LazyTensor, scalar_tensor
 from hubtool.naming.address import Address, ModuleRef, Role
 from hubtool.naming.dialect import dialect
@@ -59,7 +60,7 @@ def _without_strays(adapter: Adapter, keys: Mapping[LazyTensor, str]) -> tuple[A
         return adapter, []
     gone = [keys[tensor] for module in strays for tensor in adapter.layers[module].tensors.values()]
     layers = {module: layer for module, layer in adapter.layers.items() if module not in strays}
-    fixes = [Fix("W_ORPHAN_KEY", key, "It belongs to no module and was removed.") for key in gone]
+    fixes = [Fix("W_ORPHAN_KEY", key, f"{printable(key)} belongs to no module and was removed.") for key in gone]
     return replace(adapter, layers=layers), fixes
 
 
@@ -71,14 +72,14 @@ def _with_regular_alphas(adapter: Adapter) -> tuple[Adapter, list[Fix]]:
     lacking, layers, fixes = set(lacking_alpha(adapter)), dict(adapter.layers), list[Fix]()
     common = _common_dtype(adapter)
     for module, layer in adapter.layers.items():
-        name = layer.base
+        name, shown = layer.base, printable(layer.base)
         if module in lacking and layer.rank:
             layers[module] = _with_alpha(layer, _number(layer.rank, common))
-            fixes.append(Fix("W_ALPHA_MISSING", name, f"Alpha is the rank, {layer.rank}, as it was understood before."))
+            fixes.append(Fix("W_ALPHA_MISSING", name, f"{shown}: alpha is the rank, {layer.rank}."))
         elif has_integer_alpha(layer) or has_shaped_alpha(layer):
             code = "W_ALPHA_INTEGER" if has_integer_alpha(layer) else "W_ALPHA_SHAPE"
             layers[module] = _with_alpha(layer, _plain(layer.tensors[Role.ALPHA]))
-            fixes.append(Fix(code, name, f"Alpha is the plain number {layer.alpha:g}."))
+            fixes.append(Fix(code, name, f"{shown}: alpha is the plain number {layer.alpha:g}."))
     return replace(adapter, layers=layers), fixes
 
 
@@ -135,7 +136,8 @@ def _spelt(
         kept = {keys[tensor]: tensor for layer in adapter.layers.values() for tensor in layer.tensors.values()}
         return {**adapter.leftovers, **kept}, metadata, []
     code = "W_MALFORMED" if adapter.malformed else "W_MIXED_DIALECT"
-    fixes = [Fix(code, adapter.layers[module].base, f"Spelt as {adapter.dialect} spells it.") for module in odd]
+    bases = [adapter.layers[module].base for module in odd]
+    fixes = [Fix(code, base, f"{printable(base)} is spelt as {adapter.dialect} spells it.") for base in bases]
     return {**tensors, **respelt.tensors}, respelt.metadata, fixes
 
 

@@ -287,3 +287,26 @@ def test_what_exists_is_not_replaced_unasked(path: Path, output: Path) -> None:
             normalize(path, path, options)
     normalize(path, path, NormalizeOptions(force=True))
     assert validate(path).problems == ()
+
+
+def test_in_place_goes_through_a_link(path: Path) -> None:
+    write(path, lora("sd1", "kohya", K))
+    link = path.with_name("link.safetensors")
+    link.symlink_to(path)
+    normalize(link, link, NormalizeOptions(in_place=True))
+    assert link.is_symlink()
+    assert validate(path).problems == ()
+
+
+def test_other_files_and_unknown_base_models_are_named(path: Path, output: Path) -> None:
+    vae = {f"decoder.up_blocks.{i}.conv.weight": random_tensor(i, (4, 4)) for i in range(4)}
+    with pytest.raises(NotAnAdapter, match="VAE"):
+        normalize(write(path, vae), output)
+    strange = {
+        f"lora_unet_strange_{i}.lora_{part}.weight": random_tensor(i, (4, 4))
+        for i in range(4)
+        for part in ("up", "down")
+    }
+    with pytest.raises(UnknownArchitecture):
+        normalize(write(path, strange), output)
+    assert not output.parent.exists()
