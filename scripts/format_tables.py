@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.layer import parametrizations
-from hubtool.naming.address import Component, Role
+from hubtool.naming.address import Address, Component, Role
 from hubtool.naming.architecture import architecture, architecture_ids
 from hubtool.naming.dialect import dialects
 
@@ -51,14 +51,21 @@ def architectures() -> str:
 def dialect_table() -> str:
     """Known dialects with one key each."""
     rows = ["| id | a key | source |", "|---|---|---|"]
-    example = architecture("sdxl")
-    for spoken in dialects().values():
-        module, base = next(iter(spoken.written(example).items()), (None, ""))
-        spelling = spoken.spelling_of(module.component) if module else None
-        suffix = spelling.suffixes[Role.DOWN][0] if spelling else ""
-        key = f"`{base}{suffix}`" if base else "read, not written"
-        rows.append(f"| `{spoken.id}` | {key} | {spoken.source} |")
+    rows += [f"| `{spoken.id}` | {_a_key(spoken)} | {spoken.source} |" for spoken in dialects().values()]
     return "\n".join(rows) + "\n"
+
+
+def _a_key(spoken: Dialect) -> str:
+    """A key of the first of these architectures that the dialect speaks of."""
+    for id in ("sdxl", "sd1", "flux1", "hunyuanvideo", "animatediff"):
+        example = architecture(id)
+        module, base = next(iter(spoken.written(example).items()), (None, ""))
+        if module:
+            return f"`{base}{spoken.suffix(Address(*module, Role.DOWN))}`"
+        for prefix, paths, spelling in spoken.readers(example):
+            if paths:
+                return f"`{prefix}{next(iter(paths))}{spelling.suffixes[Role.DOWN][0]}` (only read)"
+    raise LookupError(spoken.id)
 
 
 def families() -> str:

@@ -38,11 +38,16 @@ class Spelling:
     respell: Respell | None = None  # what a module path is rewritten to; the first is written, nothing: it has no name
     malformed: bool = False  # seen in files, written by nobody on purpose
     read_only: bool = False
+    only: tuple[str, ...] = ()  # the architectures that it is of; none named: all
     any_word: bool = False  # the user of the tool chose the prefix: any one word, or none, in front of a flat path
 
     def speaks_of(self, component: Component) -> bool:
         """Whether it has keys for a component at all."""
         return bool(self.denoiser if component is Component.DENOISER else self.encoder)
+
+    def is_of(self, architecture: Architecture) -> bool:
+        """Whether there are such keys for an architecture."""
+        return not self.only or architecture.id in self.only
 
     def role_of(self, suffix: str) -> Role:
         """What a suffix of this spelling means (`.scale` is not the same to all)."""
@@ -92,6 +97,8 @@ class Reader(NamedTuple):
 
 def readers(spelling: Spelling, architecture: Architecture) -> Iterator[Reader]:
     """Everything that a spelling can read of an architecture."""
+    if not spelling.is_of(architecture):
+        return
     naming = architecture.kohya if spelling.naming == "kohya" else spelling.naming
     for prefix in spelling.denoiser_prefixes(architecture):
         known = _denoiser_paths(architecture, naming, spelling.separator, spelling.respell)
@@ -125,6 +132,8 @@ class AfterAnyWord(Mapping[str, ModuleRef]):
 
 def written(spelling: Spelling, architecture: Architecture, *, encoders: bool) -> Iterator[tuple[ModuleRef, str]]:
     """Each module of the denoiser, or of the text encoders, and what is written before its suffix."""
+    if not spelling.is_of(architecture):
+        return
     if not encoders:
         naming = architecture.kohya if spelling.naming == "kohya" else spelling.naming
         prefix = spelling.denoiser_prefixes(architecture)[0]

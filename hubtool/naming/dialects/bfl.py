@@ -16,5 +16,5 @@ DIALECT = Dialect(
     id="bfl",
     source="black-forest-labs: FLUX.1-Depth-dev-lora, FLUX.1-Canny-dev-lora",
     rank_order=70,
-    spellings=(Spelling(_CONTROL, ("",), naming="original"),),
+    spellings=(Spelling(_CONTROL, ("",), naming="original", only=("flux1",)),),
 )

@@ -12,5 +12,7 @@ DIALECT = Dialect(
     id="cloneofsimo",
     source="cloneofsimo/lora lora_diffusion/lora.py, save_safeloras_with_embeds",
     rank_order=80,
-    spellings=(Spelling(NUMBERED, ("{denoiser}:",), ("{diffusers}:",), naming="numbered", read_only=True),),
+    spellings=(
+        Spelling(NUMBERED, ("{denoiser}:",), ("{diffusers}:",), naming="numbered", read_only=True, only=("sd1", "sd2")),
+    ),
 )

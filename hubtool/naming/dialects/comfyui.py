@@ -18,6 +18,6 @@ DIALECT = Dialect(
         Spelling(COMFYUI, ("diffusion_model.", "model.diffusion_model."), _ENCODER, naming="original"),
         Spelling(COMFYUI, ("diffusion_model.",), (), naming="diffusers"),
         # diffusion-pipe's HunyuanVideo files: the authors' names after diffusers' prefix
-        Spelling(COMFYUI, ("{denoiser}.",), (), naming="second"),
+        Spelling(COMFYUI, ("{denoiser}.",), (), naming="second", only=("hunyuanvideo", "hunyuanvideo15")),
     ),
 )

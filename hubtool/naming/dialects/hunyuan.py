@@ -6,7 +6,7 @@ from hubtool.naming.suffixes import KOHYA
 
 DIALECT = Dialect(
     id="hunyuan",
-    source="Tencent/HunyuanVideo-I2V hyvideo/modules/lora; issue 61 there quotes the keys",
+    source="Tencent/HunyuanVideo-I2V issue 61, where the keys are quoted; deepbeepmeep/Wan2GP reads them",
     rank_order=55,
-    spellings=(Spelling(KOHYA, ("Hunyuan_video_I2V_lora_",), (), "_", "second"),),
+    spellings=(Spelling(KOHYA, ("Hunyuan_video_I2V_lora_",), (), "_", "second", only=("hunyuanvideo",)),),
 )

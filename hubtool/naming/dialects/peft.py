@@ -46,6 +46,6 @@ DIALECT = Dialect(
         Spelling(_BOTH, _DENOISER, (), naming="original"),
         Spelling(PEFT_NAMED, ("", "{denoiser}."), ("{diffusers}.",)),
         Spelling(PEFT_NAMED, ("", "diffusion_model.", "pipe.dit."), (), naming="original"),
-        Spelling(_BOTH, ("", "pipe.dit."), (), naming="original", respell=_diffsynth),
+        Spelling(_BOTH, ("", "pipe.dit."), (), naming="original", respell=_diffsynth, only=("flux1",)),
     ),
 )

@@ -31,5 +31,9 @@ DIALECT = Dialect(
     id="xlabs",
     source="XLabs-AI/x-flux src/flux/modules/layers.py",
     rank_order=35,
-    spellings=(Spelling(PLAIN, ("", "diffusion_model."), naming="original", respell=_processor, read_only=True),),
+    spellings=(
+        Spelling(
+            PLAIN, ("", "diffusion_model."), naming="original", respell=_processor, read_only=True, only=("flux1",)
+        ),
+    ),
 )
