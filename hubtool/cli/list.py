@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 @click.command(cls=HubtoolCommand)
 @click.argument("query", nargs=-1)
-def command(query: tuple[str, ...]) -> None:
+@click.option("--base", default="", metavar="TEXT", help="Base model, or a part of its name: Pony, SDXL.")
+@click.option("--architecture", default="", metavar="ID", help="What the file fits: sd1, sdxl, flux1 …")
+@click.option("--dialect", default="", metavar="ID", help="How its keys are spelt: kohya, diffusers …")
+@click.option("--parametrization", default="", metavar="ID", help="What it is made of: lora, loha, lokr …")
+@click.option("--tag", default="", metavar="TAG", help="One of your tags (`hubtool mark NAME --tag TAG`).")
+@click.option("--creator", default="", metavar="NAME", help="Who made it.")
+@click.option("--favourite", is_flag=True, help="Your favourites only.")
+@click.option("--no-triggers", is_flag=True, help="Those without trigger words.")
+@click.option("--unused", is_flag=True, help="Those that no picture was made with (`hubtool usage DIR` counts).")
+def command(query: tuple[str, ...], **wanted: object) -> None:
     """Show what is installed, or what matches the words of QUERY.
 
     Looks into every LoRA folder that was ever installed into and into the one of the configured target, so files that
@@ -25,15 +34,15 @@ def command(query: tuple[str, ...]) -> None:
 
     \b
     hubtool list
-    hubtool list pixel sdxl
+    hubtool list pixel --base sdxl --favourite
     hubtool list --json | jq -r '.results[].path'
     """
-    from hubtool.library.listing import listing
+    from hubtool.library.listing import Filter, listing
     from hubtool.library.scan import fresh_index
 
     run = current_run()
     with fresh_index(run.settings(), say) as index:
-        rows = listing(index, " ".join(query), run.library)
+        rows = listing(index, " ".join(query), Filter(**wanted, below=run.library))  # type: ignore[arg-type]  # options of the same names
     answer({"results": rows}, lambda: _text(rows))
 
 

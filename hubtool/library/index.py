@@ -104,8 +104,7 @@ class Index:
     def store(self, installed: Installed, sidecars: str = "") -> None:
         """Insert or replace what is known of a file.
 
-        Tags and favourites stay, for only the user sets them; so does an origin when none is brought, for a
-        scan that finds no sidecar knows less than the installation did.
+        An origin stays when none is brought, for a scan that finds no sidecar knows less than the installation did.
         """
         folder = self._run("SELECT id FROM folder WHERE path = ?", (str(installed.folder),)).fetchone()[0]
         path = str(installed.path)
@@ -115,11 +114,8 @@ class Index:
         self._upsert("fact", key | columns_of(installed.facts))
         if installed.origin:
             self._upsert("origin", key | columns_of(installed.origin))
-        said = columns_of(installed.own)
-        self._upsert("own", key | {name: said[name] for name in ("preferred_weight", "trigger_words", "notes")})
-        tags = self._run("SELECT tags FROM own WHERE id = ?", (key["id"],)).fetchone()[0]
-        texts = {name: storable(text) for name, text in _words(installed).items()}
-        self._upsert("word", key | texts | {"tags": tags})
+        self._upsert("own", key | columns_of(installed.own))
+        self._upsert("word", key | {name: storable(text) for name, text in _words(installed).items()})
 
     def store_digests(self, installed: Installed) -> None:
         """Remember the hashes of a file, unless it changed since `adapter` was read."""
@@ -128,6 +124,16 @@ class Index:
             f"UPDATE file SET {', '.join(f'{name} = ?' for name in hashes)} WHERE path = ? AND mtime_ns = ?",  # noqa: S608  # names are ours
             (*hashes.values(), str(installed.path), installed.stamp.mtime_ns),
         )
+
+    def count_uses(self, uses: Mapping[str, int]) -> None:
+        """How often each file was used, by path; what was counted before is forgotten."""
+        self._run("DELETE FROM used")
+        for path, count in uses.items():
+            self._run("INSERT INTO used SELECT id, ? FROM file WHERE path = ?", (count, path))
+
+    def uses(self) -> Mapping[str, int]:
+        """What `count_uses` was told last, by path."""
+        return dict(self._run("SELECT path, count FROM used JOIN file ON file.id = used.id").fetchall())
 
     def found_at(self, old: str, new: str) -> None:
         """A file is back, or was renamed by somebody else; everything known of it goes along."""
@@ -241,7 +247,8 @@ def _words(installed: Installed) -> dict[str, str]:
     return {
         "name": f"{installed.name} {inside}",
         "title": installed.facts.title,
-        "trigger_words": lines(installed.trigger_words),
+        "trigger_words": lines([*installed.trigger_words, *installed.own.outfits]),
+        "tags": lines(installed.own.tags),
         "base_model": f"{installed.base_model} {installed.facts.architecture or ''}",
         "people": f"{origin.model_name} {origin.version_name} {origin.creator}" if origin else "",
     }

@@ -115,7 +115,18 @@ _FIRST = (
     END""",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST,)
+_SECOND = (
+    "ALTER TABLE own ADD COLUMN negative TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE own ADD COLUMN rating INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE own ADD COLUMN outfits TEXT NOT NULL DEFAULT ''",
+    # How often pictures say that a file was used, as `usage` counted last
+    """CREATE TABLE used (
+        id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
+        count INTEGER NOT NULL
+    )""",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _SECOND)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

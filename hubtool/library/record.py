@@ -80,6 +80,9 @@ class Own:
     preferred_weight: float | None = None
     trigger_words: tuple[str, ...] = ()
     notes: str = ""
+    negative: str = ""  # what belongs into the negative prompt
+    rating: int = 0  # 1 to 5; 0: none
+    outfits: tuple[str, ...] = ()  # groups of trigger words, each "name: words" or "name: words / negative words"
 
     def completed(self, other: Own) -> Own:
         """With what was said elsewhere and not here."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Record = Stamp | Digests | Facts | Origin | Own
 
-_LISTS = frozenset({"parametrizations", "trigger_words", "tags"})
+_LISTS = frozenset({"parametrizations", "trigger_words", "tags", "outfits"})
 _UNREAD = frozenset({"snapshot"})  # tens of kilobytes a row, which no listing shows
 
 

@@ -26,10 +26,10 @@ def _fields(card: Card) -> Table:
     return {
         "description": card.description,
         "sd version": VERSIONS.get(card.architecture or "", "Unknown"),
-        "activation text": ", ".join(card.trigger_words),  # put behind the tag when the card is clicked
-        "preferred weight": 0.0,  # the dialog's "not set"
-        "negative text": "",
-        "notes": card.origin.url if card.origin else "",
+        "activation text": ", ".join(card.own.trigger_words or card.trigger_words),  # put behind the tag on a click
+        "preferred weight": card.own.preferred_weight or 0.0,  # the dialog's "not set"
+        "negative text": card.own.negative,
+        "notes": card.own.notes or (card.origin.url if card.origin else ""),
     }
 
 
@@ -37,11 +37,12 @@ def _own(table: Table) -> Own:
     weight = table.get("preferred weight")
     usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight) and weight != 0
     text = table.get("activation text")
-    notes = table.get("notes")
+    notes, negative = table.get("notes"), table.get("negative text")
     return Own(
         preferred_weight=float(weight) if usable and isinstance(weight, (int, float)) else None,
         trigger_words=split_words(text) if isinstance(text, str) else (),
         notes=notes.strip() if isinstance(notes, str) else "",
+        negative=negative.strip() if isinstance(negative, str) else "",
     )
 
 

@@ -1,0 +1,61 @@
+"""`hubtool mark`: what you have to say about your LoRAs."""
+
+from __future__ import annotations
+
+import click
+
+from hubtool.cli._context import HubtoolCommand, current_run
+from hubtool.cli._output import Row, answer_each, row_of, say
+
+
+@click.command(cls=HubtoolCommand)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Add a tag (repeatable).")
+@click.option("--untag", "untags", multiple=True, metavar="TAG", help="Remove a tag (repeatable).")
+@click.option("--favourite/--no-favourite", default=None, help="Make it a favourite, or no longer.")
+@click.option("--rating", type=click.IntRange(0, 5), help="From 1 to 5; 0 takes it back.")
+@click.option("--weight", type=float, help="The strength that you prefer; 0 takes it back.")
+@click.option("--triggers", metavar="WORDS", help="Your own trigger words, separated by commas.")
+@click.option("--negative", metavar="WORDS", help="What belongs into the negative prompt.")
+@click.option(
+    "--outfit",
+    "outfits",
+    multiple=True,
+    metavar="NAME: WORDS",
+    help="A group of trigger words.",
+)
+@click.option("--notes", metavar="TEXT", help="Anything.")
+def command(names: tuple[str, ...], **said: object) -> None:
+    """Tag, rate and annotate installed LoRAs; set the strength and the trigger words that you prefer.
+
+    Written into the sidecars that UIs read (A1111's, SwarmUI's, LoRA Manager's) and into NAME.hubtool.json for what they have no
+    place for. Without options, shows what was said.
+
+    \b
+    hubtool mark pixel-art --favourite --tag style --weight 0.8
+    hubtool mark hero --outfit "armor: silver armor, cape / casual clothes"
+    """
+    from hubtool.library.marking import changes_from, mark
+    from hubtool.library.scan import fresh_index
+    from hubtool.library.tidying import Tidier
+
+    settings = current_run().settings()
+    with fresh_index(settings, say) as index:
+
+        def marked(name: str) -> Row:
+            model = Tidier(index, settings).find(name)
+            changes = changes_from(model.own, said)
+            return {"name": model.name, "path": model.path} | row_of(
+                mark(index, model, changes) if changes else model.own
+            )
+
+        answer_each(names, marked, _text, name="name")
+
+
+def _text(row: Row) -> str:
+    fields = ((key, value) for key, value in row.items() if key not in {"name", "path", "error"} and value)
+    return "\n".join([str(row["name"]), *(f"  {key}: {_shown(value)}" for key, value in fields)])
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,111 @@
+"""What the user says about a LoRA, written where every UI reads it, and into our own sidecar for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubtool.errors import UsageProblem
+from hubtool.library.record import Own, split_words
+from hubtool.library.scan import Report, scan_folder
+from hubtool.library.sidecar import Card, all_sidecars, fill, read_table
+from hubtool.library.target import target_named
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubtool.library.index import Index
+    from hubtool.library.record import Installed
+    from hubtool.library.sidecar import Sidecar
+
+#: What an `Own` field is called in each sidecar that has it.
+_KEYS: Mapping[str, Mapping[str, str]] = {
+    "a1111": {
+        "preferred_weight": "preferred weight",
+        "trigger_words": "activation text",
+        "negative": "negative text",
+        "notes": "notes",
+    },
+    "swarm": {
+        "preferred_weight": "modelspec.lora_default_weight",
+        "trigger_words": "modelspec.trigger_phrase",
+        "notes": "modelspec.usage_hint",
+    },
+    "lora_manager": {"notes": "notes", "favourite": "favorite"},  # its usage_tips hold more than a strength
+}
+
+
+def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
+    """Say something about a file: `changes` are fields of `Own`. Everything that was said is returned.
+
+    Our own sidecar gets all of it; those of UIs that are there, or that the target reads, get what they have a key for.
+
+    Raises:
+        UsageProblem: a rating out of range. StorageProblem: a sidecar cannot be written.
+    """
+    rating = changes.get("rating", 0)
+    if not isinstance(rating, int) or not 0 <= rating <= 5:
+        raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
+    own = replace(model.own, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
+    card = Card(
+        own=own, model=model.path, sha256=model.digests.sha256, size_bytes=model.stamp.size_bytes, origin=model.origin
+    )
+    mine = all_sidecars()["hubtool"]
+    path = mine.path(model.path)
+    if own == Own():
+        path.unlink(missing_ok=True)
+    else:
+        fields = mine.fields(card)
+        fill(path, fields, placed=tuple(fields))
+    for id, keys in _KEYS.items():
+        sidecar = all_sidecars()[id]
+        if read_table(sidecar.path(model.path)) is not None or id in target_named(model.target).sidecars:
+            _tell(sidecar, card, tuple(keys[name] for name in changes if name in keys))
+    folder = next(one for one in index.folders() if one.path == model.folder)
+    scan_folder(index, folder, Report())
+    return own
+
+
+def _tell(sidecar: Sidecar, card: Card, keys: tuple[str, ...]) -> None:
+    """Write these keys; a value that was taken back becomes empty."""
+    said = sidecar.fields(card)
+    if keys:
+        fields = {key: said.get(key, "") for key in keys}
+        fill(sidecar.path(card.model), fields, placed=keys)  # type: ignore[arg-type]  # the card has a model
+
+
+def outfit(text: str) -> str:
+    """An outfit as it is kept, from `name: words` or `name: words / negative words`.
+
+    Raises:
+        UsageProblem: no name, or no words.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon or not name.strip() or not rest.strip():
+        raise UsageProblem(f"Write NAME: WORDS, or NAME: WORDS / NEGATIVE WORDS: {text}")
+    return f"{name.strip()}: {' '.join(rest.split())}"
+
+
+def changes_from(own: Own, said: Mapping[str, object]) -> dict[str, object]:
+    """The fields of `Own` that the options of `mark` change.
+
+    Raises:
+        UsageProblem: an outfit that is none.
+    """
+    found: dict[str, object] = {}
+    added, removed = _texts(said.get("tags")), {text.casefold() for text in _texts(said.get("untags"))}
+    if added or removed:
+        tags = dict.fromkeys([*own.tags, *added])
+        found["tags"] = tuple(tag for tag in tags if tag.casefold() not in removed)
+    if said.get("weight") is not None:
+        found["preferred_weight"] = said["weight"] or None
+    if isinstance(words := said.get("triggers"), str):
+        found["trigger_words"] = split_words(words)
+    if outfits := [outfit(text) for text in _texts(said.get("outfits"))]:
+        names = {text.partition(":")[0].casefold() for text in outfits}
+        found["outfits"] = (*(one for one in own.outfits if one.partition(":")[0].casefold() not in names), *outfits)
+    return found | {key: said[key] for key in ("favourite", "rating", "negative", "notes") if said.get(key) is not None}
+
+
+def _texts(value: object) -> list[str]:
+    return [text.strip() for text in value if text.strip()] if isinstance(value, tuple) else []

@@ -1,0 +1,151 @@
+"""What the user says is kept in files, read back from them, and found by `list`."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from unit.library.small_lora import write_lora
+
+from hubtool.errors import StorageProblem, UsageProblem
+from hubtool.library.listing import Filter, listing
+from hubtool.library.marking import changes_from, mark
+from hubtool.library.record import Own
+from hubtool.library.scan import fresh_index
+from hubtool.library.usage import count_usage
+from hubtool.settings import Directories, Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    home = tmp_path / "home"
+    folder = tmp_path / "models" / "Lora"
+    write_lora(folder / "ink.safetensors", 1)
+    write_lora(folder / "fog.safetensors", 2, {"modelspec.trigger_phrase": "fog"})
+    (folder / "fog.swarm.json").write_text(json.dumps({"modelspec.title": "Fog", "theirs": 1}))
+    return Settings(Directories(home, home, home), library=tmp_path)
+
+
+@pytest.fixture
+def index(settings):
+    with fresh_index(settings, print) as index:
+        yield index
+
+
+def one(index, name):
+    return next(model for model in index.adapters() if model.name == name)
+
+
+def names(index, **wanted):
+    return {row.name for row in listing(index, "", Filter(**wanted))}
+
+
+SAID = Own(
+    tags=("style", "ink wash"),
+    favourite=True,
+    preferred_weight=0.8,
+    trigger_words=("ink",),
+    notes="mine",
+    negative="blurry",
+    rating=4,
+    outfits=("armor: silver armor / casual",),
+)
+CHANGES = {
+    "tags": SAID.tags,
+    "favourite": True,
+    "preferred_weight": 0.8,
+    "trigger_words": ("ink",),
+    "notes": "mine",
+    "negative": "blurry",
+    "rating": 4,
+    "outfits": SAID.outfits,
+}
+
+
+def test_everything_that_is_said_survives_the_loss_of_the_index(settings, index):
+    assert mark(index, one(index, "ink"), CHANGES) == SAID
+    assert one(index, "ink").own == SAID
+    index.__exit__()
+    settings.index_path.unlink()
+    with fresh_index(settings, print) as rebuilt:
+        assert one(rebuilt, "ink").own == SAID
+
+
+def test_a1111_and_swarmui_read_what_they_have_a_place_for(settings, index):
+    folder = settings.library / "models" / "Lora"
+    mark(index, one(index, "fog"), CHANGES)
+    table = json.loads((folder / "fog.json").read_text())
+    assert (table["preferred weight"], table["activation text"], table["negative text"], table["notes"]) == (
+        0.8,
+        "ink",
+        "blurry",
+        "mine",
+    )
+    swarm = json.loads((folder / "fog.swarm.json").read_text())
+    assert (swarm["modelspec.lora_default_weight"], swarm["modelspec.title"], swarm["theirs"]) == ("0.8", "Fog", 1)
+
+
+def test_what_is_taken_back_is_gone_everywhere(settings, index):
+    folder = settings.library / "models" / "Lora"
+    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "notes": "mine"})
+    mark(index, one(index, "ink"), {"preferred_weight": None, "notes": ""})
+    assert one(index, "ink").own == Own()
+    assert not (folder / "ink.hubtool.json").exists()
+    assert json.loads((folder / "ink.json").read_text())["preferred weight"] == 0.0
+
+
+def test_options_become_changes():
+    own = Own(tags=("a", "B"), outfits=("x: 1",))
+    said = {
+        "tags": ("c", "a"),
+        "untags": ("b",),
+        "weight": 0.0,
+        "triggers": "x, y || z",
+        "outfits": ("X:  2  3",),
+        "favourite": None,
+        "rating": 0,
+    }
+    assert changes_from(own, said) == {
+        "tags": ("a", "c"),
+        "preferred_weight": None,
+        "trigger_words": ("x", "y", "z"),
+        "outfits": ("X: 2 3",),
+        "rating": 0,
+    }
+    assert changes_from(own, {"tags": (), "weight": None}) == {}
+    with pytest.raises(UsageProblem, match="NAME: WORDS"):
+        changes_from(own, {"outfits": ("nothing",)})
+
+
+def test_a_rating_out_of_range_is_refused(index):
+    with pytest.raises(UsageProblem):
+        mark(index, one(index, "ink"), {"rating": 9})
+
+
+def test_filters(index):
+    mark(index, one(index, "ink"), CHANGES)
+    assert names(index) == {"ink", "fog"}
+    assert names(index, favourite=True) == names(index, tag="STYLE") == {"ink"}
+    assert names(index, architecture="sd1", dialect="kohya", parametrization="LORA") == {"ink", "fog"}
+    assert names(index, architecture="sdxl") == names(index, creator="ada") == names(index, base="pony") == set()
+    assert names(index, no_triggers=True) == set()
+    assert {row.name for row in listing(index, "wash")} == {"ink"}
+    assert {row.name for row in listing(index, "armor")} == {"ink"}
+
+
+def test_usage_counts_pictures_and_unused_are_the_rest(tmp_path, index):
+    folder = tmp_path / "outputs" / "day"
+    folder.mkdir(parents=True)
+    for number, prompt in enumerate(("<lora:ink:1>", "<lora:ink:0.5> <lora:gone:1>", "")):
+        info = PngInfo()
+        if prompt:
+            info.add_text("parameters", f"a {prompt}\nSteps: 1, Sampler: x, Seed: {number}")
+        Image.new("RGB", (2, 2)).save(folder / f"{number}.png", pnginfo=info)
+    found = count_usage(index, [tmp_path / "outputs"])
+    assert (found.pictures, found.silent) == (3, 1)
+    assert [(use.name, use.count, use.status) for use in found.uses] == [("ink", 2, "have"), ("gone", 1, "unknown")]
+    assert names(index, unused=True) == {"fog"}
+    with pytest.raises(StorageProblem):
+        count_usage(index, [tmp_path / "nowhere"])
+    assert replace(found).pictures == 3
