@@ -9,8 +9,9 @@ from pydantic import AliasPath, Field
 
 from hubtool.errors import NeedsToken, NotFound, UsageProblem
 from hubtool.hubs.addresses import Reach, literal_reach, origin
-from hubtool.hubs.client import Client, Question
+from hubtool.hubs.client import Client
 from hubtool.hubs.opening import site_of
+from hubtool.hubs.question import Question
 from hubtool.hubs.tokens import Store, checked, key_of
 from hubtool.hubs.tolerant import Line, Tolerant, read
 

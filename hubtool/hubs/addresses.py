@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from hubtool.errors import UnsafeAddress
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 class Reach(enum.IntEnum):
@@ -31,11 +32,18 @@ def reach_of_address(address: str) -> Reach:
     ('LOCAL', 'PRIVATE', 'PUBLIC')
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = _within(ip) or ip
     if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
         return Reach.LOCAL
     return Reach.PUBLIC if ip.is_global else Reach.PRIVATE
+
+
+def _within(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one leads to: mapped, 6to4, Teredo, or through a NAT64 gateway."""
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
 def reach_of_host(host: str) -> Reach:

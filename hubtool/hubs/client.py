@@ -23,6 +23,8 @@ from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, No
 from hubtool.hubs.addresses import literal_reach, next_address, origin, public_url
 from hubtool.hubs.answers import Answers
 from hubtool.hubs.connection import Connection
+from hubtool.hubs.question import Question, Reply
+from hubtool.hubs.redaction import redact_logs
 from hubtool.hubs.refusals import Refusal, problem_of
 from hubtool.hubs.retry import Patience, TryAgain
 from hubtool.hubs.traffic import Traffic
@@ -31,25 +33,14 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping, Sequence
 
+    from hubtool.hubs.question import Site
     from hubtool.settings import Settings
 
 USER_AGENT = f"hubtool/{hubtool.__version__} (+https://github.com/hubtool/hubtool)"
-JSON_LIMIT_BYTES = 32 << 20
 MAX_HOPS = 5
 CONNECT_S = 10.0
 _ERROR_BYTES = 64 << 10  # read of an error's body
 _REDIRECTS = {301, 302, 303, 307, 308}
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a hub lives, and the token for it."""
-
-    base: str  # scheme://host[:port][/path] without a slash at the end
-    origins: frozenset[str]  # those that may see the token
-    token: str = field(default="", repr=False)
-    alternates: tuple[str, ...] = ()  # other bases of the same API, asked when this one has nothing or is away
-    token_source: str = ""  # a variable's name, keyring, a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,7 @@ class Answer:
     headers: Mapping[str, str]  # names in lower case
     redirected: bool
     is_own: bool  # by one of the hub's own origins
-    had_token: bool
+    token: str = field(repr=False)  # that was sent along, or nothing
     error_s: float  # for how long the body of an error is read
     _response: httpx.Response = field(repr=False)
 
@@ -92,35 +83,9 @@ class Answer:
             body += chunk
             if len(body) >= _ERROR_BYTES or time.monotonic() - began > self.error_s:
                 break
-        return Refusal(self.status, bytes(body), self.headers, public_url(self.url), self.had_token)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole small answer."""
-
-    body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
-
-    def value(self, url: str) -> object:
-        """The body's JSON.
-
-        Raises:
-            BadAnswer: it is none.
-        """
-        return _parsed(self.body, url)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A small request and the answer that is acceptable."""
-
-    url: str
-    limit: int = JSON_LIMIT_BYTES
-    with_token: bool = True
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None  # a POST
-    statuses: frozenset[int] = frozenset({200})
+        # some echo what they were sent
+        said = bytes(body).replace(self.token.encode(), b"[your key]") if self.token else bytes(body)
+        return Refusal(self.status, said, self.headers, public_url(self.url), bool(self.token))
 
 
 class Client:
@@ -134,6 +99,7 @@ class Client:
         self._traffic = traffic or Traffic()
         self._lines: set[Connection] = set()
         self.stop = threading.Event()
+        redact_logs()
 
     @cached_property
     def _http(self) -> httpx.Client:
@@ -247,7 +213,7 @@ class Client:
                 if response.status_code not in _REDIRECTS:
                     plain = {name.lower(): value for name, value in response.headers.items()}
                     limit_s, status = self.settings.timeout_s, response.status_code
-                    yield Answer(target, status, plain, not first, is_own, bool(token), limit_s, response)
+                    yield Answer(target, status, plain, not first, is_own, token, limit_s, response)
                     return
                 location = response.headers.get("location")
             if not location or body is not None:
@@ -356,17 +322,6 @@ def _checked_body(answer: Answer, question: Question, patience: Patience) -> byt
         if len(body) > limit:
             raise BadAnswer(f"{answer.host} answered with more than {limit >> 20} MiB.", url=public_url(answer.url))
     return bytes(body)
-
-
-def _parsed(body: bytes, url: str) -> object:
-    """JSON, whatever is wrong with it that can be borne: a byte order mark, NaN, repeated keys."""
-    try:
-        return json.loads(body.decode("utf-8-sig", "replace"))
-    except RecursionError as error:
-        raise BadAnswer(f"{origin(url)} answered with JSON nested too deep to be real.", url=public_url(url)) from error
-    except ValueError as error:
-        what = "a web page" if body.lstrip()[:1] == b"<" else "something that is no JSON"
-        raise BadAnswer(f"{origin(url)} answered with {what} instead of its API.", url=public_url(url)) from error
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field
 
 from hubtool.errors import BrowserNeeded
 from hubtool.hubs.addresses import public_url
-from hubtool.hubs.client import Question
 from hubtool.hubs.hub import RemoteFile
 from hubtool.hubs.link_hosts import judge, pixeldrain_id
+from hubtool.hubs.question import Question
 from hubtool.hubs.tolerant import Count, Line, Tolerant, read, sha256_digits
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import BadAnswer, BadSpec, BrowserNeeded, HubProblem, NotFound, StorageProblem
 from hubtool.hubs.addresses import Reach, literal_reach, origin, public_url
-from hubtool.hubs.client import Client, Question, Site
+from hubtool.hubs.client import Client
 from hubtool.hubs.hosted import hosted_file
 from hubtool.hubs.hub import Found, Model, SearchPage, Version, choose_file
 from hubtool.hubs.link_hosts import judge
 from hubtool.hubs.link_pages import MAX_PAGE_BYTES, addresses_of, is_html, is_login_page, text_of_html
 from hubtool.hubs.link_text import read_links
+from hubtool.hubs.question import Question, Site
 from hubtool.hubs.spec import ByEntry
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hubtool.hubs.addresses import origin
 from hubtool.hubs.arcenciel import ArcEnCiel
 from hubtool.hubs.civarchive import CivArchive
 from hubtool.hubs.civitai import CivitaiHub
-from hubtool.hubs.client import Client, Site
+from hubtool.hubs.client import Client
 from hubtool.hubs.huggingface import HuggingFace
 from hubtool.hubs.link_lists import LinkList, checked_source
 from hubtool.hubs.modelscope import ModelScope
@@ -26,6 +26,7 @@ from hubtool.hubs.places import (
     MODELSCOPE_ORIGINS,
     hugging_face_endpoint,
 )
+from hubtool.hubs.question import Site
 from hubtool.hubs.sources import Sources
 from hubtool.hubs.tokens import Store, token_in_force
 from hubtool.hubs.traffic import Traffic

@@ -11,7 +11,8 @@ import pytest
 from contract.faulty_hub import MODEL, Fault, FaultyHub
 
 from hubtool.errors import HubProblem, NetworkFailure, NotFound, UnsafeAddress
-from hubtool.hubs.client import USER_AGENT, Client, Site
+from hubtool.hubs.client import USER_AGENT, Client
+from hubtool.hubs.question import Site
 from hubtool.hubs.retry import TryAgain
 
 if TYPE_CHECKING:

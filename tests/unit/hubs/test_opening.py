@@ -73,6 +73,6 @@ def test_a_token_with_a_line_break_is_refused_without_showing_it() -> None:
 
 def test_a_token_is_in_no_representation() -> None:
     assert token_for("https://civitai.com", {"HUBTOOL_TOKEN": " secret \n"}) == "secret"
-    from hubtool.hubs.client import Site
+    from hubtool.hubs.question import Site
 
     assert "secret" not in repr(Site("https://civitai.com", frozenset(), "secret"))
