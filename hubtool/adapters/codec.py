@@ -9,7 +9,7 @@ from hubtool.adapters.adapter import Adapter
 from hubtool.adapters.grouping import Grouped, group_tensors
 from hubtool.adapters.layer import Layer
 from hubtool.adapters.recorded import config_beside, recorded_scales, recorded_terms
-from hubtool.errors import KeyClash, NotAnAdapter, UnknownArchitecture
+from hubtool.errors import KeyClash, NotAnAdapter, NotRepresentable, UnknownArchitecture
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors, write_safetensors
 from hubtool.naming.address import Address, ModuleRef, Role
@@ -159,6 +159,11 @@ def encode(adapter: Adapter, dialect_id: str) -> dict[str, LazyTensor]:
         KeyClash: two tensors would get one key.
     """
     spoken, target = dialect(dialect_id), adapter.architecture
+    if target.id == UNKNOWN and not spoken.keeps_names:
+        message = f"The {dialect_id} dialect has no names for a base model that hubtool does not know."
+        raise NotRepresentable(
+            "", message, hint="Write kohya, comfyui, diffusers or peft: their suffixes fit any name."
+        )
     found: dict[str, LazyTensor] = {}
     for module, layer in adapter.layers.items():
         base = layer.base if target.id == UNKNOWN else spoken.base(target, module)

@@ -66,6 +66,12 @@ class Dialect:
         """Whether anything can be written in this dialect; some are of tools that are no more, and only read."""
         return any(self.spelling_of(component) for component in Component)
 
+    @property
+    def keeps_names(self) -> bool:
+        """Whether its suffixes can follow any module's name: it is of no model in particular, and rewrites no path."""
+        spelling = self.spelling_of(Component.DENOISER)
+        return spelling is not None and not (spelling.only or spelling.respell)
+
     def written(self, architecture: Architecture) -> Mapping[ModuleRef, str]:
         """What is written before the suffix, for each module this dialect names."""
         return _written(self, architecture)

@@ -188,6 +188,14 @@ def test_numbers_without_a_model_are_no_names(folder: Path) -> None:
         convert(source, "kohya", folder / "y.safetensors")
 
 
+@pytest.mark.parametrize("to", ["animatediff", "bfl", "hunyuan"])
+def test_a_dialect_of_certain_models_is_no_target(folder: Path, to: str) -> None:
+    source = write(folder / "x.safetensors", adapter(NAMES, KOHYA))
+    with pytest.raises(NotRepresentable, match=f"The {to} dialect has no names"):
+        convert(source, to, folder / "y.safetensors")
+    assert not (folder / "y.safetensors").exists()
+
+
 def test_a_module_with_and_without_prefix_is_two_modules(folder: Path) -> None:
     tensors = adapter([*prefixed("transformer."), NAMES[0]], PEFT)
     done = convert(write(folder / "x.safetensors", tensors), "comfyui", folder / "y.safetensors")
