@@ -36,6 +36,7 @@ SD35 = {"num_layers": 2, "num_attention_heads": 38, "caption_projection_dim": 24
 WAN_SMALL = {"num_layers": 1, "num_attention_heads": 12, "ffn_dim": 8960}
 TWO = {"num_layers": 1, "num_single_layers": 1}
 ONE = {"num_layers": 1}
+KANDINSKY = {"num_text_blocks": 1, "num_visual_blocks": 1, "in_visual_dim": 16, "out_visual_dim": 16}
 
 CASES = [
     Case("sd3-medium", "SD3Transformer2DModel", "SD3LoraLoaderMixin", SD3),
@@ -56,6 +57,34 @@ CASES = [
     Case("mochi1", "MochiTransformer3DModel", "Mochi1LoraLoaderMixin", ONE),
     Case("cosmos-predict2-2b", "CosmosTransformer3DModel", "CosmosLoraLoaderMixin", {**ONE, "num_attention_heads": 16}),
     Case("krea2", "Krea2Transformer2DModel", "Krea2LoraLoaderMixin", {**ONE}),
+    Case("sd35-medium", "SD3Transformer2DModel", "SD3LoraLoaderMixin",
+         {**SD3, "dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
+    Case("ltx-video-13b", "LTXVideoTransformer3DModel", "LTXVideoLoraLoaderMixin",
+         {**ONE, "attention_head_dim": 128, "cross_attention_dim": 4096}),
+    Case("ltx2", "LTX2VideoTransformer3DModel", "LTX2LoraLoaderMixin", ONE),
+    Case("cogvideox-2b", "CogVideoXTransformer3DModel", "CogVideoXLoraLoaderMixin", ONE),
+    Case("wan21-i2v-14b", "WanTransformer3DModel", "WanLoraLoaderMixin",
+         {**ONE, "in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}),
+    Case("wan22-5b", "WanTransformer3DModel", "WanLoraLoaderMixin",
+         {**ONE, "num_attention_heads": 24, "ffn_dim": 14336, "in_channels": 48, "out_channels": 48}),
+    Case("wan21-vace-1.3b", "WanVACETransformer3DModel", "WanLoraLoaderMixin", {**WAN_SMALL, "vace_layers": [0]}),
+    Case("flux2-klein-4b", "Flux2Transformer2DModel", "Flux2LoraLoaderMixin",
+         {**TWO, "num_attention_heads": 24, "joint_attention_dim": 7680, "guidance_embeds": False}),
+    Case("flux2-klein-9b", "Flux2Transformer2DModel", "Flux2LoraLoaderMixin",
+         {**TWO, "num_attention_heads": 32, "joint_attention_dim": 12288, "guidance_embeds": False}),
+    Case("hidream", "HiDreamImageTransformer2DModel", "HiDreamImageLoraLoaderMixin",
+         {**TWO, "patch_size": 2, "in_channels": 16, "out_channels": 16, "caption_channels": [4096, 4096],
+          "llama_layers": [0, 1], "axes_dims_rope": (64, 32, 32)}),
+    Case("kandinsky5-video-lite", "Kandinsky5Transformer3DModel", "KandinskyLoraLoaderMixin",
+         {**KANDINSKY, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True}),
+    Case("kandinsky5-image-lite", "Kandinsky5Transformer3DModel", "KandinskyLoraLoaderMixin",
+         {**KANDINSKY, "model_dim": 2560, "ff_dim": 10240, "axes_dims": (32, 48, 48)}),
+    Case("anima", "CosmosTransformer3DModel", "AnimaLoraLoaderMixin",
+         {**ONE, "num_attention_heads": 16, "extra_pos_embed_type": None}),
+    Case("ideogram4", "Ideogram4Transformer2DModel", "Ideogram4LoraLoaderMixin", ONE),
+    Case("audio-ace-step", "AceStepTransformer1DModel", "AceStepLoraLoaderMixin", {"num_hidden_layers": 1}),
+    Case("minimax-h3", "MiniMaxH3Transformer3DModel", "MiniMaxH3LoraLoaderMixin", {**ONE, "num_refiner_layers": 1}),
+    Case("bria-fibo", "BriaFiboTransformer2DModel", "FluxLoraLoaderMixin", TWO, "onetrainer"),
 ]  # fmt: skip
 
 
@@ -80,7 +109,7 @@ def test_the_loader_ends_with_the_same_change(case, tmp_path):
     if not hasattr(diffusers, case.model) or not hasattr(diffusers.loaders, case.loader):
         pytest.skip("this diffusers has no such model")
     model = empty(lambda: getattr(diffusers, case.model)(**case.options))
-    present = {name: layer.weight for name, layer in model.named_modules() if hasattr(layer, "weight")}
+    present = {name: layer.weight for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
     modules = modules_of(case, present)
     assert len(modules) > 3
 

@@ -94,7 +94,8 @@ def some_dialects(id: str, count: int) -> list[Dialect]:
 
 @pytest.mark.parametrize("id", architecture_ids())
 def test_a_whole_file_is_understood_and_its_architecture_is_the_first_named(id):
-    for spoken, family in zip(some_dialects(id, 3), [low_rank, hadamard, kronecker], strict=False):
+    other = (hadamard, kronecker)[architecture_ids().index(id) % 2]
+    for spoken, family in zip(some_dialects(id, 2), [low_rank, other], strict=False):
         modules = list(named(spoken, id))
         found = identified(keys(spoken, architecture(id), modules, family) or keys(spoken, architecture(id), modules))
         assert found.best.architecture == TWINS.get(id, id), (spoken.id, family)
