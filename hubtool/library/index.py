@@ -7,9 +7,10 @@ aside. Writers take SQLite's own lock (`writing`), which is the library's lock b
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,15 @@ class Index:
     def at(self, path: Path) -> Installed | None:
         """The installed file at this path, if the index knows it."""
         return next(iter(self._read("AND file.path = ?", (str(path),))), None)
+
+    def with_snapshot(self, model: Installed) -> Installed:
+        """The same file, its origin with the hub's whole answer, which listings do without."""
+        row = self._run(
+            "SELECT snapshot FROM origin JOIN file ON file.id = origin.id WHERE path = ?", (str(model.path),)
+        ).fetchone()
+        if row is None or model.origin is None:
+            return model
+        return replace(model, origin=replace(model.origin, snapshot=json.loads(row[0] or "{}")))
 
     def with_content(self, sha256: str) -> list[Installed]:
         """The files with this SHA-256, or made from one by conversion; by path."""

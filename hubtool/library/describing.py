@@ -1,0 +1,115 @@
+"""Sidecars of installed files shown, written, brought together: who says what, and who is believed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from hubtool.library.record import Own
+from hubtool.library.scan import read_sidecars
+from hubtool.library.sidecar import Card, all_sidecars, fill, read_table
+from hubtool.library.sidecars.preview import existing_preview
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from hubtool.library.index import Index
+    from hubtool.library.record import Installed
+    from hubtool.library.sidecar import Sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Everything that is known of one file, by who says it."""
+
+    name: str
+    path: Path
+    sidecars: Mapping[str, Path]  # formats that are there
+    header: Mapping[str, object]
+    hub: Mapping[str, object]
+    user: Mapping[str, object]
+    in_force: Mapping[str, Mapping[str, object]]  # field → value, and from whom
+
+
+def layers_of(model: Installed) -> Layers:
+    """What header, hub and user say of a file, and what holds where they disagree."""
+    there = {
+        id: one.path(model.path) for id, one in all_sidecars().items() if read_table(one.path(model.path)) is not None
+    }
+    own, origin = model.own, model.origin
+    hub = {key: value for key, value in asdict(origin).items() if value and key != "snapshot"} if origin else {}
+    said = {key: value for key, value in asdict(own).items() if value}
+    words = model.trigger_words
+    by = (
+        "user"
+        if words == own.trigger_words and words
+        else "hub"
+        if origin and words == origin.trigger_words
+        else "header"
+    )
+    force: dict[str, dict[str, object]] = {
+        "trigger_words": {"value": words, "from": by},
+        "base_model": {"value": model.base_model, "from": "hub" if origin and origin.base_model else "header"},
+        "preferred_weight": {"value": own.preferred_weight, "from": "user"},
+        "notes": {"value": own.notes, "from": "user"},
+    }
+    header = {key: value for key, value in asdict(model.facts).items() if value}
+    return Layers(
+        model.name, model.path, there, header, hub, said, {key: row for key, row in force.items() if row["value"]}
+    )
+
+
+def write_sidecars(index: Index, model: Installed, formats: Sequence[Sidecar]) -> tuple[Path, ...]:
+    """Write or complete sidecars with what is known; those that are there afterwards.
+
+    Raises:
+        StorageProblem: one cannot be written.
+    """
+    card = _card(index, model)
+    written = ((one, one.fields(card)) for one in formats)
+    done = [
+        one.path(model.path)
+        for one, fields in written
+        if fields and fill(one.path(model.path), fields, one.identity, one.placed)
+    ]
+    return tuple(done)
+
+
+def import_sidecars(index: Index, model: Installed) -> Own:
+    """Take over what the sidecars of other programs say into our own sidecar and the index.
+
+    Raises:
+        StorageProblem: it cannot be written.
+    """
+    own, origin = read_sidecars(model.path)
+    if own != Own():
+        mine = all_sidecars()["hubtool"]
+        fill(mine.path(model.path), mine.fields(Card(own=own, model=model.path)))
+    with index.writing():
+        index.store(replace(model, own=own, origin=None if model.origin else origin))
+    return own
+
+
+def sync_sidecars(index: Index, model: Installed) -> tuple[Path, ...]:
+    """Complete every sidecar that is there with what the others know; nothing that says something is changed.
+
+    Raises:
+        StorageProblem: one cannot be written.
+    """
+    there = [one for one in all_sidecars().values() if read_table(one.path(model.path)) is not None]
+    return write_sidecars(index, model, there)
+
+
+def _card(index: Index, model: Installed) -> Card:
+    complete = index.with_snapshot(model)
+    return Card(
+        architecture=model.facts.architecture,
+        trigger_words=complete.trigger_words,
+        origin=complete.origin,
+        own=complete.own,
+        model=model.path,
+        picture=existing_preview(model.path),
+        sha256=model.digests.sha256,
+        size_bytes=model.stamp.size_bytes,
+    )
