@@ -94,9 +94,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         source, target = Path(folder, "lokr.safetensors"), Path(folder, "lora.safetensors")
         write_adapter(source, Adapter(SDXL, layers), "kohya")
-        print(
-            f"SDXL LoKr, factor {options.factor}, {len(layers)} modules, {source.stat().st_size / 1e6:.0f} MB, to rank {options.rank}"
-        )
+        size = source.stat().st_size / 1e6
+        print(f"SDXL LoKr, factor {options.factor}, {len(layers)} modules, {size:.0f} MB, to rank {options.rank}")
         command = [sys.executable, "-m", "hubtool", "convert", str(source), "--to", "kohya", "-o", str(target)]
         command += ["--parametrization", "lora", "--rank", str(options.rank)]
         cpu, wall, peak = timed(command)
@@ -114,9 +113,7 @@ def main() -> None:
         ours = spectrum(layer, shape, rank_rule(options.rank, None))
         excess = (ours.remainder / ours.squared_norm) ** 0.5 - optimum
         worst = max(worst, abs(excess))
-    print(
-        f"  weight, then SVD       {total:8.1f} CPU s   ({len(Counter(shapes.values()))} shapes measured, times how often each occurs)"
-    )
+    print(f"  weight, then SVD       {total:8.1f} CPU s   ({len(counts)} shapes measured, times how often each occurs)")
     print(f"  ratio                  {total / cpu:8.1f}")
     print(f"  errors of the two ways differ by at most {worst:.1e} of ‖ΔW‖")
 
