@@ -87,19 +87,19 @@ def cut(base: str, dialect_id: str) -> Cut:
 
 
 def _points(dialect_id: str, group: Group) -> int:
-    """2 for a prefix and the suffixes, 1 for the suffixes alone."""
+    """3 for a prefix and the suffixes, 2 if that is a malformed hybrid, 1 for the suffixes alone."""
     best = 0
     for spelling in _plain(dialect_id):
         known = {suffix for row in spelling.suffixes.values() for suffix in row}
         if group.suffixes <= known:
             named = any(pattern.match(group.base) for pattern, _ in _of(spelling))
-            best = max(best, 2 if named else int("" in spelling.denoiser))
+            best = max(best, 3 - spelling.malformed if named else int("" in spelling.denoiser))
     return best
 
 
 def _plain(dialect_id: str) -> list[Spelling]:
-    """Spellings that leave a module's path as it is."""
-    return [s for s in dialects()[dialect_id].spellings if not (s.respell or s.malformed)]
+    """Spellings of any model that leave a module's path as it is."""
+    return [s for s in dialects()[dialect_id].spellings if not (s.respell or s.only) or s.naming == "numbered"]
 
 
 @lru_cache(maxsize=256)

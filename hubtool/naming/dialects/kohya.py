@@ -15,8 +15,15 @@ DIALECT = Dialect(
     source="kohya-ss/sd-scripts networks/lora.py, lora_flux.py; KohakuBlueleaf/LyCORIS lycoris/kohya.py",
     rank_order=10,
     spellings=(
-        # `lora_unet__` comes from Wan-Fun and some Z-Image tools, `oft_unet_` from sd-scripts networks/oft.py
-        Spelling(KOHYA, ("lora_unet_", "lora_unet__", "oft_unet_"), ("lora_{kohya}_",), "_", "kohya"),
+        # `lora_unet__` comes from Wan-Fun and some Z-Image tools, `oft_unet_` from sd-scripts networks/oft.py, `lora_prior_unet_`
+        # from trainers of Stable Cascade
+        Spelling(
+            KOHYA,
+            ("lora_unet_", "lora_unet__", "oft_unet_", "lora_prior_unet_"),
+            ("lora_{kohya}_", "lora_prior_{kohya}_"),
+            "_",
+            "kohya",
+        ),
         # SDXL with diffusers' names: LECO, OneTrainer's old default, diffusers' own export
         Spelling(KOHYA, ("lora_unet_",), (), "_", "diffusers"),
         Spelling(KOHYA, ("lora_unet_",), (), "_", "original"),
