@@ -17,6 +17,8 @@ DIALECT = Dialect(
     spellings=(
         Spelling(COMFYUI, ("diffusion_model.", "model.diffusion_model."), _ENCODER, naming="original"),
         Spelling(COMFYUI, ("diffusion_model.",), (), naming="diffusers"),
+        # what Ideogram 4's authors call the one of their two transformers that reads the prompt
+        Spelling(COMFYUI, ("conditional_transformer.",), (), naming="original", only=("ideogram4",)),
         # diffusion-pipe's HunyuanVideo files: the authors' names after diffusers' prefix
         Spelling(COMFYUI, ("{denoiser}.",), (), naming="second", only=("hunyuanvideo", "hunyuanvideo15")),
     ),

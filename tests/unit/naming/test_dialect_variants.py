@@ -89,6 +89,8 @@ VARIANTS = {
     "diffusion-pipe's HunyuanVideo": Variant("comfyui", "hunyuanvideo", PEFT, {
         "transformer.double_blocks.3.img_attn_qkv": transformer("double_blocks.3.img_attn.qkv"),
         "transformer.single_blocks.3.linear1": transformer("single_blocks.3.linear1")}),
+    "Ideogram 4's conditional transformer": Variant("comfyui", "ideogram4", PEFT, {
+        "conditional_transformer.layers.0.attention.qkv": transformer("layers.0.attention.qkv")}),
     "M1": Variant("animatediff", "animatediff", PLAIN, {
         f"{AUTHORS}.0.processor.to_q_lora": unet(f"{MOTION}.attn1.to_q"),
         f"{AUTHORS}.1.processor.to_out_lora": unet(f"{MOTION}.attn2.to_out.0")}),
