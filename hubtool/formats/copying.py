@@ -78,6 +78,9 @@ def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
         if pending:
             yield pending
         pending = piece
+        if piece.descriptor is None:  # written before the next one is made: memory holds one
+            yield piece
+            pending = None
     if pending:
         yield pending
 

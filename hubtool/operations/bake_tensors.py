@@ -8,6 +8,7 @@ W + s · (W₁ − W), W₁ being the weight as trained, which is what ComfyUI a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.tensors import TORCH_DTYPES, from_torch, to_torch
@@ -15,6 +16,7 @@ from hubtool.errors import IncompatibleAdapters, NonFinite
 from hubtool.formats.tensor import FileBytes, LazyTensor
 from hubtool.naming.address import Role
 from hubtool.operations.bake_edits import Edit, weight_of
+from hubtool.operations.extract_difference import Strips
 from hubtool.operations.factors import Factors, is_additive
 
 # after our own modules: hubtool.adapters.tensors says what to install where torch is missing
@@ -27,18 +29,18 @@ if TYPE_CHECKING:
 
     from hubtool.adapters.checkpoint import Checkpoint
 
-_SAMPLE = 1 << 16  # elements of a tensor from which the loss by rounding is estimated
+_STRIP = 1 << 20  # elements computed at a time; the loss by rounding is estimated from one strip of each tensor
 
 
 @dataclass(slots=True)
 class Rounding:
-    """How much of the change was lost when the sums were stored, from a sample of each tensor."""
+    """How much of the change was lost when the sums were stored, from one strip of each tensor."""
 
     change: float = 0.0  # ‖change‖²
     lost: float = 0.0  # ‖stored − exact‖²
 
     def add(self, change: Tensor, lost: Tensor) -> None:
-        """Take one tensor's sample into account."""
+        """Take one strip into account."""
         self.change += float(change.square().sum())
         self.lost += float(lost.square().sum())
 
@@ -63,24 +65,38 @@ def baked(tensor: LazyTensor, key: str, edits: Sequence[Edit], stored: tuple[str
 
     def compute() -> memoryview:
         with torch.inference_mode():
-            exact = _floats(tensor)
-            exact = exact * scale if scale != 1 else exact
-            part = slice(edits[0].start, edits[0].start + max(1, _SAMPLE // exact.shape[1]))
-            before = exact[part].clone()
-            for edit in edits:
-                found = _change(edit, bake.checkpoint)
-                _add(exact[edit.start : edit.start + edit.rows], found, edit.strength)
-            kept = (exact / scale if scale != 1 else exact).to(TORCH_DTYPES[dtype])
-            lost = kept[part].float() * scale - exact[part]
-            if not bool(torch.isfinite(kept.float()).all()):
-                _refuse(exact, key, dtype)
-            bake.rounding.add(exact[part] - before, lost)
-        if isinstance(tensor.data, FileBytes):
-            tensor.data.file.forget(tensor.data.start, tensor.data.stop)
+            changes = [(edit, _change(edit, bake.checkpoint)) for edit in edits]
+            rows, columns = tensor.shape[0], prod(tensor.shape[1:])
+            kept = torch.empty(rows, columns, dtype=TORCH_DTYPES[dtype])
+            strips, step = Strips(), max(1, _STRIP // columns)
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
+                before = (
+                    strips.read(tensor, slice(start * columns, stop * columns)).reshape(-1, columns).float() * scale
+                )
+                exact = before.clone()
+                for edit, change in changes:
+                    _add(exact, start, edit, change)
+                kept[start:stop] = exact / scale if scale != 1 else exact
+                _check(kept[start:stop], exact, key, dtype)
+                if start <= edits[0].start < stop:
+                    bake.rounding.add(exact - before, kept[start:stop].float() * scale - exact)
         bake.done()
-        return from_torch(kept.reshape(tensor.shape)).view()
+        return from_torch(kept).view()
 
     return LazyTensor(dtype, tensor.shape, compute)
+
+
+def _add(block: Tensor, first: int, edit: Edit, change: Factors) -> None:
+    """Add an edit's rows to those of a block that begins at row `first`."""
+    start, stop = max(edit.start, first), min(edit.start + edit.rows, first + block.shape[0])
+    if start >= stop:
+        return
+    rows, left = block[start - first : stop - first], change.left[start - edit.start : stop - edit.start]
+    if change.right is None:
+        rows.add_(left, alpha=edit.strength)
+    else:
+        rows.addmm_(left, change.right, alpha=edit.strength)
 
 
 def recast(tensor: LazyTensor, dtype: str) -> LazyTensor:
@@ -99,13 +115,6 @@ def _floats(tensor: LazyTensor) -> Tensor:
     """Its values as a matrix of its own, float32."""
     values = to_torch(tensor)
     return values.to(torch.float32, copy=True).reshape(tensor.shape[0], -1)
-
-
-def _add(rows: Tensor, change: Factors, strength: float) -> None:
-    if change.right is None:
-        rows.add_(change.left, alpha=strength)
-    else:
-        rows.addmm_(change.left, change.right, alpha=strength)
 
 
 def _change(edit: Edit, checkpoint: Checkpoint) -> Factors:
@@ -136,9 +145,10 @@ def _base(edit: Edit, checkpoint: Checkpoint) -> Tensor:
     return torch.cat(rows)
 
 
-def _refuse(exact: Tensor, key: str, dtype: str) -> None:
-    largest = float(exact.abs().max())
-    if largest == largest and largest != float("inf"):  # noqa: PLR0124  # NaN differs from itself
-        message = f"A value of {largest:.3g} in {key} does not fit {dtype}."
+def _check(kept: Tensor, exact: Tensor, key: str, dtype: str) -> None:
+    if bool(torch.isfinite(kept.float() if kept.dtype.itemsize == 1 else kept).all()):
+        return
+    if bool(torch.isfinite(exact).all()):
+        message = f"A value of {float(exact.abs().max()):.3g} in {key} does not fit {dtype}."
         raise NonFinite(key, message, hint="Choose a wider dtype with `--dtype`.")
     raise NonFinite(key, f"{key} holds NaN or infinity, or gets it by the change.")
