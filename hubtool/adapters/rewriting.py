@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _PEFT = frozenset({"diffusers", "diffusers-old", "peft"})  # which have PEFT's magnitudes
 #: What a module may have beside its factors, whatever these are; DoRA's magnitude only while nobody has worked it out.
 BESIDE = frozenset({Role.DIFF_BIAS, Role.DIFF_MODULATION, Role.UP_BIAS, Role.MAGNITUDE, Role.ALPHA})
+_INPUT_DORA = (
+    "Keep it in the kohya or comfyui dialect, or work it out with `--parametrization lora --rank N --base CHECKPOINT`."
+)
 _FLOATS = ("F64", "F32", "BF16", "F16", "F8_E5M2", "F8_E4M3")
 
 
@@ -84,7 +87,7 @@ def _with_magnitude(layer: Layer, *, to_peft: bool, from_peft: bool) -> Layer:
     per_output = from_peft or len(tensor.shape) == 1 or (tensor.shape[0] == rows and rows > 1)
     if not per_output:
         message = f"{layer.base} has a DoRA magnitude per input column, which PEFT and diffusers do not know."
-        raise NotRepresentable(layer.base, message, hint="Keep it in the kohya or comfyui dialect.")
+        raise NotRepresentable(layer.base, message, hint=_INPUT_DORA)
     like = layer.tensors.get(Role.DOWN, tensor)
     count, ones = prod(tensor.shape), (1,) * (max(len(like.shape), len(tensor.shape), 2) - 2)
     peft = (1, count, *ones) if ones else (count,)

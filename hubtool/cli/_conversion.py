@@ -52,8 +52,9 @@ def conversion_text(row: Row) -> str:
         lines.append(f"  {row['split']} fused modules split, {row['fused']} joined")
     lossy, leftovers = row["lossy"], row["leftovers"]
     if isinstance(lossy, list) and lossy:
-        worst = max(float(loss["error"]) for loss in lossy)
-        lines.append(f"  {len(lossy)} modules rounded, relative error at most {worst:.1e}")
+        worst = max(lossy, key=lambda loss: float(loss["error"]))
+        error = f"{float(worst['error']):.1e} ({worst['module']})"
+        lines.append(f"  {len(lossy)} modules are not exact, relative error at most {error}")
     else:
         lines.append("  exact")
     if isinstance(leftovers, list) and leftovers:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hubtool.naming.architecture import Architecture
 
 
+#: How roles begin that a LoRA of the same change does without.
+_OTHER_FAMILIES = frozenset({"mid", "hada", "lokr", "oft", "boft", "ia3", "glora"})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """A named way of spelling keys, with its source."""
@@ -49,7 +53,9 @@ class Dialect:
         spelling = self.spelling_of(address.component)
         if spelling and address.role in spelling.suffixes:
             return spelling.suffixes[address.role][0]
-        raise NotRepresentable(address.module, f"The {self.id} dialect cannot say {address.role.value}.")
+        said_as_lora = address.role is Role.DIFF or address.role.value.partition("_")[0] in _OTHER_FAMILIES
+        hint = "`--parametrization lora --rank N` makes a LoRA of it." if said_as_lora else None
+        raise NotRepresentable(address.module, f"The {self.id} dialect cannot say {address.role.value}.", hint=hint)
 
     def says(self, role: Role, component: Component = Component.DENOISER) -> bool:
         """Whether a tensor of this role can be written."""

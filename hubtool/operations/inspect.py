@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode
+from hubtool.adapters.dylora import is_dylora
 from hubtool.adapters.grouping import group_tensors
 from hubtool.adapters.metadata import read_json
 from hubtool.adapters.unknown import decode_unknown
@@ -104,7 +105,7 @@ def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: s
         candidates=tuple(CandidateReport(c.dialect, c.architecture, c.coverage, c.evidence) for c in candidates),
         ambiguous=bool(adapter and adapter.identification.ambiguous),
         malformed=bool(adapter and adapter.malformed),
-        parametrizations=dict(Counter(family.id for layer in layers if (family := layer.parametrization))),
+        parametrizations=_families(layers, file.metadata),
         modifiers=tuple(sorted({modifier for layer in layers for modifier in layer.modifiers})),
         components=dict(Counter(module.component.value for module in explained.layers)) if explained else {},
         modules=len(layers),
@@ -127,6 +128,13 @@ def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: s
 def _relatives(file: SafetensorsFile) -> tuple[Relative, ...]:
     grouped = group_tensors(file.tensors)
     return relatives(grouped.groups, grouped.size)
+
+
+def _families(layers: Iterable[Layer], metadata: Mapping[str, str]) -> dict[str, int]:
+    """Modules of each family; DyLoRA's tensors are LoRA's, and the metadata say which it is."""
+    lora = "dylora" if is_dylora(metadata) else "lora"
+    families = (family.id for layer in layers if (family := layer.parametrization))
+    return dict(Counter(lora if family == "lora" else family for family in families))
 
 
 def _hashes(path: Path) -> Hashes:

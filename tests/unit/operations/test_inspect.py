@@ -128,3 +128,12 @@ def test_hashes_are_computed_only_when_asked(tmp_path: Path) -> None:
     hashes = inspect(path, hashes=True).hashes
     assert hashes is not None
     assert len(hashes.sha256) == 64
+
+
+def test_a_dylora_is_told_from_a_lora_by_its_metadata_alone(tmp_path: Path) -> None:
+    tensors = lora("sd1", "kohya", modules_like("sd1", "attn2.to_k"))
+    for metadata in ({"ss_network_module": "networks.dylora"}, {"ss_network_args": '{"algo": "dylora", "unit": 4}'}):
+        path = write(tmp_path / "in.safetensors", tensors, metadata)
+        assert list(inspect(path).parametrizations) == ["dylora"]
+    for metadata in ({"ss_network_module": "networks.lora"}, {"ss_network_args": "dylora"}, {}):
+        assert list(inspect(write(tmp_path / "in.safetensors", tensors, metadata)).parametrizations) == ["lora"]
