@@ -57,7 +57,9 @@ def base_model(subject: Subject) -> Iterator[Problem]:
 def contradicts(adapter: Adapter, stated: str) -> bool:
     """Whether a name of a base model means others than those that the adapter's keys fit."""
     own = {candidate.architecture for candidate in adapter.identification.candidates} or {adapter.architecture.id}
-    named = {id for id in architecture_ids() if stated and stated.lower().startswith(_hints(id))}
+    if not stated or any(stated.lower().startswith(_hints(id)) for id in own):
+        return False  # before all other architectures are read, which takes a while
+    named = {id for id in architecture_ids() if stated.lower().startswith(_hints(id))}
     return bool(named) and not any(_related(a, b) for a in own for b in named)
 
 
@@ -109,6 +111,8 @@ def hashes(subject: Subject) -> Iterator[Problem]:
 def text(subject: Subject) -> Iterator[Problem]:
     """Characters that steer a terminal or turn text around."""
     for key, entry in subject.file.metadata.items():
+        if key.isprintable() and entry.isprintable():
+            continue
         if len(entry) < LONGEST_JSON and any(_steers(c) for c in set(key) | set(entry)):
             yield problem("W_METADATA_TEXT", f"{printable(key, 60)} holds control characters.", key[:200])
             return
