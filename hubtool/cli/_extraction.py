@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.cli._context import current_run
 from hubtool.cli._output import plain
 from hubtool.errors import OutputExists
 from hubtool.formats.atomic import write_text
-from hubtool.operations.extract import Extraction, ExtractOptions
+from hubtool.operations.extract_options import ExtractOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
+
+    from hubtool.operations.extract_report import Extraction
 
 
 def extract_options(given: Mapping[str, object], progress: Callable[[int, int], None]) -> ExtractOptions:
@@ -37,24 +40,45 @@ def output_for(tuned: Path, output: Path | None) -> Path:
     return output / name if output.is_dir() or str(output).endswith("/") else output
 
 
-def refuse_existing(report: Path | None, *, force: bool) -> None:
-    """Say that the report exists before the work, not after it.
+@dataclass(frozen=True, slots=True)
+class SideFiles:
+    """The report and the plot, where they are asked for."""
+
+    report: Path | None
+    plot: Path | None
+    force: bool
+    dry_run: bool
+
+    def write(self, extraction: Extraction) -> None:
+        """Write them; a dry run has nothing to say."""
+        if self.report is not None and not self.dry_run:
+            table = plain(extraction)
+            document = {"schema": 1, "command": "extract"} | (table if isinstance(table, dict) else {})
+            write_text(self.report, json.dumps(document, indent=1) + "\n", force=self.force)
+        if self.plot is not None and not self.dry_run:
+            from hubtool.cli._extraction_plot import draw
+
+            draw(extraction, self.plot, force=self.force)
+
+
+def side_files(options: dict[str, object]) -> SideFiles:
+    """Takes `--report` and `--plot` out of the options, and says before the work what would fail after it.
 
     Raises:
-        OutputExists: it does, and is not to be replaced.
+        OutputExists: one of them exists, and is not to be replaced.
+        UsageProblem: a plot that is neither PNG nor SVG.
+        MissingExtra: matplotlib is not installed.
     """
-    if report is not None and not force and os.path.lexists(report):
-        raise OutputExists(report)
+    report, plot = (Path(str(path)) if (path := options.pop(name)) else None for name in ("report", "plot"))
+    force = bool(options["force"])
+    for path in (report, plot):
+        if path is not None and not force and os.path.lexists(path):
+            raise OutputExists(path)
+    if plot is not None:
+        from hubtool.cli._extraction_plot import check_plot
 
-
-def write_report(path: Path | None, extraction: Extraction, *, force: bool) -> None:
-    """The report as a JSON file."""
-    if path is not None:
-        document = {"schema": 1, "command": "extract"}
-        table = plain(extraction)
-        write_text(
-            path, json.dumps(document | (table if isinstance(table, dict) else {}), indent=1) + "\n", force=force
-        )
+        check_plot(plot)
+    return SideFiles(report, plot, force, bool(options["dry_run"]))
 
 
 def extraction_text(found: Extraction) -> str:
@@ -66,14 +90,22 @@ def extraction_text(found: Extraction) -> str:
         lines.append(
             f"  {ranks}: holds {found.energy:.1%} of the change's energy, relative error {found.relative_error:.3g}"
         )
-        lines.append(f"  {_verdict(found.energy)}")
+        lines.append(f"  {_verdict(found)}")
         lines.append(f"  {found.skipped_unchanged} modules were unchanged; {found.seconds:.1f} s")
     return "\n".join([*lines, *(f"  Note: {note}" for note in found.notes)])
 
 
-def _verdict(energy: float) -> str:
+def _verdict(found: Extraction) -> str:
+    """Whether the LoRA is faithful, and what rank would be."""
+    energy, rank, suggested = found.energy or 0.0, found.rank, found.suggested_rank
     if energy > 0.98:
-        return "The LoRA is a faithful copy of the change."
-    if energy > 0.8:
-        return "The LoRA holds most of the change; a higher rank would hold more."
-    return "Much of the change is not of low rank; a higher --rank (or --energy 0.9) tells how much a LoRA can hold."
+        verdict = "The LoRA is a faithful copy of the change"
+        enough = rank is not None and suggested is not None and suggested < rank.max
+        return f"{verdict}; rank {suggested} would hold nine tenths of it." if enough else f"{verdict}."
+    if found.parametrization != "lora":
+        return "Much of the change is not of this form; LoRA factors (the default) can hold more."
+    verdict = "The LoRA holds most of the change" if energy > 0.8 else "Much of the change is not in the LoRA"
+    if suggested is None:
+        return f"{verdict}."
+    least = "at least " if rank is not None and suggested > rank.max else ""
+    return f"{verdict}; nine tenths of it take {least}rank {suggested} (try `--energy 0.9`)."

@@ -43,11 +43,29 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     "--energy", type=float, metavar="E", help="The smallest rank that holds this share (0 to 1) of each change."
 )
 @click.option("--threshold", type=float, metavar="T", help="Keep singular values greater than this.")
+@click.option("--ratio", type=float, metavar="R", help="Keep those greater than this share of the module's largest.")
+@click.option("--quantile", type=float, metavar="Q", help="The fewest whose sum is this share of the sum of all.")
 @click.option(
     "--max-size",
     callback=_size,
     metavar="S",
     help="The best ranks for a file of at most this size, such as 60M or 1.5G.",
+)
+@click.option(
+    "--conv",
+    type=click.Choice(["flat", "tucker"]),
+    default="flat",
+    show_default=True,
+    help="3x3 convolutions as two factors, or with a small core between them.",
+)
+@click.option("--biases", is_flag=True, help="Write the changes of biases, too.")
+@click.option("--norms", is_flag=True, help="Write the changes of norms, too.")
+@click.option(
+    "--parametrization",
+    type=click.Choice(["lora", "lokr", "full"]),
+    default="lora",
+    show_default=True,
+    help="Low-rank factors, the nearest Kronecker product, or the whole change.",
 )
 @click.option("--components", metavar="LIST", help="Only these parts, such as unet or clip_l,clip_g or text_encoders.")
 @click.option("--to", "dialect", default="kohya", show_default=True, metavar="DIALECT", help="Dialect of the keys.")
@@ -59,28 +77,32 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     show_default=True,
     help="randomized: within about 0.1 % of the optimum; exact: the optimum, much slower.",
 )
+@click.option(
+    "--device", default="cpu", show_default=True, metavar="D", help="Where to compute: cpu, cuda, cuda:1 or mps."
+)
 @click.option("--hash-inputs", is_flag=True, help="Record the SHA-256 of both checkpoints.")
 @click.option("--report", type=FILE, metavar="FILE", help="Write the figures of every module as JSON.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the singular values: FILE.png or FILE.svg.")
 @force_option
 @dry_run_option
-def command(tuned: Path, output: Path | None, report: Path | None, dtype: str, **options: object) -> None:
+def command(tuned: Path, output: Path | None, dtype: str, **options: object) -> None:
     """Extract a LoRA: the difference of two checkpoints, as nearly as its rank can hold it.
 
-    TUNED and BASE are safetensors checkpoints or diffusers folders, also one of each. With --energy, --threshold
-    or --max-size, --rank is the most that a module may get.
+    TUNED and BASE are checkpoints (safetensors or .ckpt) or diffusers folders, also one of each. With --energy,
+    --threshold, --ratio, --quantile or --max-size, --rank is the most that a module may get.
 
     \b
     hubtool extract tuned.safetensors --base v1-5-pruned.safetensors -o style.safetensors
     hubtool extract tuned.safetensors --base base.safetensors --rank 64 --conv-rank 16 --report figures.json
     hubtool extract tuned/ --base sd_xl_base_1.0.safetensors --energy 0.9 --components unet --to diffusers
     """
-    from hubtool.cli._extraction import extract_options, extraction_text, output_for, refuse_existing, write_report
+    from hubtool.cli._extraction import extract_options, extraction_text, output_for, side_files
     from hubtool.operations.extract import extract
 
     base = Path(str(options.pop("base")))
-    refuse_existing(report, force=bool(options["force"]))
+    beside = side_files(options)
     with transfer_bars() as bars:
         wanted = extract_options(options | {"dtype": DTYPES[dtype]}, bars(tuned.name))
         found = extract(tuned, base, output_for(tuned, output), wanted)
-    write_report(report, found, force=wanted.force)
+    beside.write(found)
     answer(row_of(found), lambda: extraction_text(found))

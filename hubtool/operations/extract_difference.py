@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from hubtool.operations.extract_pairs import Pair, Rows
 
 _STRIP = 1 << 17  # elements: small enough for the caches, large enough that a system call each does not show
+_DEVICE_STRIP = 1 << 24  # elements sent to another device at once
 
 
 class Workspace:
     """What one worker computes in; buffers are reused, for fresh ones cost more in page faults than the difference itself."""
 
-    def __init__(self) -> None:
-        self._exact = torch.empty(0)
-        self._quick = torch.empty(0, dtype=svd.quick_dtype())
-        self._tuned_block, self._base_block = torch.empty(_STRIP), torch.empty(_STRIP)
+    def __init__(self, device: str = "cpu") -> None:
+        self._exact = torch.empty(0, device=device)
+        self._quick = torch.empty(0, dtype=svd.quick_dtype(device), device=device)
+        self._step = _STRIP if device == "cpu" else _DEVICE_STRIP
+        self._tuned_block, self._base_block = (torch.empty(self._step, device=device) for _ in range(2))
         self._base, self._tuned = Strips(), Strips()
 
     def difference(self, pair: Pair) -> svd.Matrix | None:
@@ -69,7 +71,7 @@ class Workspace:
         norm, done = 0.0, 0
         for rows in pair.rows:
             count = prod(rows.base.tensor.shape)
-            for part in _parts(count):
+            for part in _parts(count, self._step):
                 size = part.stop - part.start
                 tuned, base = self._tuned_block[:size], self._base_block[:size]
                 tuned.copy_(self._tuned.read(rows.tuned.tensor, part))
@@ -110,9 +112,9 @@ def _fitted(buffer: Tensor, elements: int) -> Tensor:
     """Grown to the size needed; shrunk where that halves it, which gives the memory back."""
     if elements <= buffer.numel() <= 2 * elements:
         return buffer
-    dtype = buffer.dtype
+    dtype, device = buffer.dtype, buffer.device
     del buffer
-    return torch.empty(elements, dtype=dtype)
+    return torch.empty(elements, dtype=dtype, device=device)
 
 
 class Strips:
@@ -153,8 +155,8 @@ def prefetch(pair: Pair) -> None:
             os.posix_fadvise(data.file.descriptor, data.start, data.stop - data.start, os.POSIX_FADV_WILLNEED)
 
 
-def _parts(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + _STRIP, count)) for start in range(0, count, _STRIP))
+def _parts(count: int, step: int = _STRIP) -> Iterator[slice]:
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _as_numbers(values: Tensor) -> Tensor:

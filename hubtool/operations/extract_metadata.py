@@ -11,14 +11,15 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool import __version__
+from hubtool.operations.as_lokr import FACTOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hubtool.adapters.checkpoint import Checkpoint
     from hubtool.formats.safetensors import SafetensorsFile
-    from hubtool.operations.extract import ExtractOptions
     from hubtool.operations.extract_layers import Extracted
+    from hubtool.operations.extract_options import ExtractOptions
     from hubtool.operations.extract_pairs import Comparison
 
 _BLOCK = 1 << 24
@@ -31,6 +32,14 @@ class _Names(NamedTuple):
     architecture: str
     implementation: str
 
+
+#: `ss_network_args` of LyCORIS; a plain LoRA is none of its kinds.
+_ALGORITHMS: Mapping[str, dict[str, str]] = {
+    "lora": {},
+    "lokr": {"algo": "lokr", "factor": str(FACTOR)},
+    "full": {"algo": "full"},
+}
+_TUCKER = {"algo": "locon", "use_tucker": "True"}
 
 _STABILITY = "https://github.com/Stability-AI/generative-models"
 _NAMES: Mapping[str, _Names] = {
@@ -47,7 +56,7 @@ def describe(comparison: Comparison, layers: Sequence[Extracted], options: Extra
         "base": _origin(comparison.base, hashed=options.hash_inputs),
         "tuned": _origin(comparison.tuned, hashed=options.hash_inputs),
     }
-    found = {**_trainer_keys(comparison, layers, name), **_model_spec(comparison, name)}
+    found = {**_trainer_keys(comparison, layers, options), "ss_output_name": name, **_model_spec(comparison, name)}
     digest = inputs["base"].get("sha256")
     if isinstance(digest, str):
         found["ss_new_sd_model_hash"] = digest
@@ -55,20 +64,23 @@ def describe(comparison: Comparison, layers: Sequence[Extracted], options: Extra
     return found
 
 
-def _trainer_keys(comparison: Comparison, layers: Sequence[Extracted], name: str) -> dict[str, str]:
+def _trainer_keys(comparison: Comparison, layers: Sequence[Extracted], options: ExtractOptions) -> dict[str, str]:
     kernels = {pair.module for pair in comparison.targets if pair.is_kernel}
-    linear = _common_rank([layer.rank for layer in layers if layer.rank and layer.module not in kernels])
-    convolutions = _common_rank([layer.rank for layer in layers if layer.rank and layer.module in kernels])
+    ranked = [layer for layer in layers if layer.rank and options.parametrization == "lora"]
+    linear = _common_rank([layer.rank for layer in ranked if layer.module not in kernels])
+    convolutions = _common_rank([layer.rank for layer in ranked if layer.module in kernels])
+    algorithm = _ALGORITHMS[options.parametrization] | (_TUCKER if options.conv == "tucker" else {})
     found = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": linear or convolutions,
-        "ss_network_alpha": linear or convolutions,
-        "ss_output_name": name,
+        "ss_network_module": "lycoris.kohya" if algorithm else "networks.lora",
+        "ss_network_dim": linear or convolutions or "1",
+        "ss_network_alpha": linear or convolutions or "1",
         "ss_sd_model_name": comparison.base.path.name,
         "ss_v2": str(comparison.architecture.id == "sd2"),
     }
     if convolutions:
-        found["ss_network_args"] = json.dumps({"conv_dim": convolutions, "conv_alpha": convolutions})
+        algorithm = {"conv_dim": convolutions, "conv_alpha": convolutions} | algorithm
+    if algorithm:
+        found["ss_network_args"] = json.dumps(algorithm)
     names = _NAMES.get(comparison.architecture.id)
     return found | {"ss_base_model_version": names.ss_base_model_version} if names else found
 

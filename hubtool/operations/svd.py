@@ -79,9 +79,13 @@ class Truncation:
     method: str  # "randomized" or "exact"
 
 
-@lru_cache(maxsize=1)
-def quick_dtype() -> torch.dtype:
-    """bfloat16 where the CPU has instructions for its products, else float32."""
+@lru_cache(maxsize=4)
+def quick_dtype(device: str = "cpu") -> torch.dtype:
+    """bfloat16 where the device has instructions for its products, else float32."""
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device != "cpu":
+        return torch.float32
     able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
