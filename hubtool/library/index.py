@@ -126,6 +126,21 @@ class Index:
             (*hashes.values(), str(installed.path), installed.stamp.mtime_ns),
         )
 
+    def remember_placed(self, model: Path, stamps: Mapping[Path, Stamp]) -> None:
+        """These files were put there by the installation of a model."""
+        for path, stamp in stamps.items():
+            row = {"path": str(path), "model": str(model), "size_bytes": stamp.size_bytes, "mtime_ns": stamp.mtime_ns}
+            self._upsert("placed", row, key="path")
+
+    def placed(self, model: Path) -> dict[Path, tuple[int, int]]:
+        """The files that an installation put there, with size and modification time as they were then."""
+        rows = self._run("SELECT path, size_bytes, mtime_ns FROM placed WHERE model = ?", (str(model),))
+        return {Path(path): (size, changed) for path, size, changed in rows}
+
+    def forget_placed(self, model: Path) -> None:
+        """The model was uninstalled."""
+        self._run("DELETE FROM placed WHERE model = ?", (str(model),))
+
     def count_uses(self, uses: Mapping[str, int]) -> None:
         """How often each file was used, by path; what was counted before is forgotten."""
         self._run("DELETE FROM used")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hubtool.errors import BadHeader, FileProblem, NameTaken, NotAnAdapter, StorageProblem, UsageProblem
 from hubtool.formats.safetensors import read_safetensors
 from hubtool.library.beside import Beside, Pictures
+from hubtool.library.companions import companions
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import facts_of
 from hubtool.library.naming import candidates, chosen_name, file_name, folded, subfolder
@@ -27,7 +28,7 @@ from hubtool.operations.inspect import inspect
 from hubtool.operations.validate import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from hubtool.library.index import Index
@@ -198,6 +199,7 @@ class Installer:
         source = None if arrival.is_ours or arrival.path == installed.path else arrival.path
         origin = arrival.origin or installed.origin
         words = origin.trigger_words if origin else installed.facts.trigger_words
+        before = set(companions(installed.path))
         beside = Beside(installed.path, source, self.place.target.preview)
         preview = beside.add_preview(arrival.pictures) if self.wish.preview else None
         card = Card(
@@ -212,10 +214,19 @@ class Installer:
             size_bytes=installed.stamp.size_bytes,
         )
         sidecars = beside.write_sidecars(self.wish.sidecars, card)
+        self._remember_placed(installed.path, before, [*sidecars, *([preview] if preview else [])], status)
         report = _report(installed, self.place, status, (*notes, *beside.notes))
         return replace(report, sidecars=sidecars, preview=preview)
 
     # ------------------------------------------------------------ steps
+
+    def _remember_placed(self, model: Path, before: Collection[Path], beside: Iterable[Path], status: str) -> None:
+        """Note what was not there before, for `uninstall`."""
+        new = [path for path in beside if path not in before]
+        if status == "installed":
+            new.append(model)
+        with self.index.writing():
+            self.index.remember_placed(model, {path: stamp_of(path.stat()) for path in new})
 
     def _folder(self, form: _Form) -> Path:
         return self.place.folder / subfolder(self.wish.subdir, form.origin, form.facts)

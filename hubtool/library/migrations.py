@@ -124,6 +124,14 @@ _SECOND = (
         id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
         count INTEGER NOT NULL
     )""",
+    # What an installation put beside a model, as it was then: `uninstall` removes that and no more
+    """CREATE TABLE placed (
+        path TEXT PRIMARY KEY,
+        model TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL
+    )""",
+    "CREATE INDEX placed_model ON placed (model)",
 )
 
 MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _SECOND)

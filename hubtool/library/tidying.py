@@ -49,15 +49,15 @@ class Tidier:
     settings: Settings
     dry_run: bool = False
 
-    def find(self, name: str) -> Installed:
-        """The file of this name (as in a prompt), or at this path.
+    def find(self, name: str, folder: Path | None = None) -> Installed:
+        """The file of this name (as in a prompt), or at this path; in one LoRA folder, if it is given.
 
         Raises:
             NotInstalled: there is none.
         """
         path = Path(name)
         known = self.index.at(path.absolute()) if path.suffix and path.exists() else None
-        names = Names(self.index.labels())
+        names = Names(label for label in self.index.labels() if folder is None or label.folder == str(folder))
         label = None if known else names.find(name, "a1111") or names.find(name, "sdnext")
         found = known or (self.index.at(Path(label.path)) if label else None)
         if found is None:
