@@ -82,6 +82,9 @@ class Architecture:
     encoders: Mapping[Component, TextEncoder]
     also: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)  # shapes of variants (inpainting, control)
     second: Mapping[str, str] = field(default_factory=dict)  # a second original path → canonical or fused path
+    apart: tuple[
+        str, ...
+    ] = ()  # first levels of canonical paths that are models of their own beside diffusers' denoiser
 
     def shape(self, module: ModuleRef) -> Shape | None:
         """The weight shape of a module, fused ones included; None if there is no such module."""
@@ -186,6 +189,7 @@ def _parse(table: dict[str, object]) -> Architecture:
         encoders={Component(name): _encoder(Component(name), row) for name, row in encoders.items()},
         also=_also(table.get("also", [])),
         second=_second(table.get("second", [])),
+        apart=tuple(_strings(table.get("apart", []))),
     )
 
 

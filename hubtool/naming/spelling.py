@@ -64,7 +64,8 @@ class Spelling:
     def denoiser_prefixes(self, architecture: Architecture) -> list[str]:
         """Prefixes of denoiser keys, the written one first."""
         named = [prefix.format(denoiser=architecture.denoiser) for prefix in self.denoiser]
-        return [*named, ""] if self.any_word else named
+        apart = [f"{model}." for model in architecture.apart if "{denoiser}." in self.denoiser]
+        return [*named, *apart, ""] if self.any_word else [*named, *apart]
 
     def encoder_prefixes(self, encoder: TextEncoder) -> Iterator[str]:
         """Prefixes of one text encoder's keys, the written one first."""
@@ -102,6 +103,8 @@ def readers(spelling: Spelling, architecture: Architecture) -> Iterator[Reader]:
     naming = architecture.kohya if spelling.naming == "kohya" else spelling.naming
     for prefix in spelling.denoiser_prefixes(architecture):
         known = _denoiser_paths(architecture, naming, spelling.separator, spelling.respell)
+        if prefix.removesuffix(".") in architecture.apart:
+            known = {path.removeprefix(prefix): module for path, module in known.items() if path.startswith(prefix)}
         yield Reader(prefix, known if prefix or not spelling.any_word else AfterAnyWord(known), spelling)
     for component, encoder in architecture.encoders.items():
         for prefix in spelling.encoder_prefixes(encoder):
@@ -141,7 +144,8 @@ def written(spelling: Spelling, architecture: Architecture, *, encoders: bool) -
             fused = architecture.fused.get(module.path)
             way = next(spelling.ways(name), None)
             if way is not None and not (fused and fused.partial):
-                yield module, spelling.glue(prefix, way)
+                is_apart = spelling.denoiser[0] == "{denoiser}." and way.partition(".")[0] in architecture.apart
+                yield module, spelling.glue("" if is_apart else prefix, way)
         return
     for encoder in architecture.encoders.values():
         prefix = next(spelling.encoder_prefixes(encoder))
