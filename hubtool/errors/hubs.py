@@ -26,7 +26,7 @@ class NeedsToken(HubProblem):
     """The hub wants a login."""
 
     code = "needs_token"
-    hint = "Create an API key on the hub's account page and set HUBTOOL_TOKEN to it."
+    hint = "Create an API key on the hub's account page, then run `hubtool login`, or set HUBTOOL_TOKEN to it."
 
 
 class Forbidden(HubProblem):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hubtool.settings import Settings
 
 
+_WITHOUT_ACCOUNTS = {"civarchive", "arcenciel", "modelscope", "sample"}
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Whose token is in force on a hub."""
@@ -85,6 +88,8 @@ def who_am_i(settings: Settings, hub: str) -> Account:
 def _verified(settings: Settings, hub: str, token: str) -> Account:
     """Who the hub says this token belongs to."""
     site = site_of(settings, hub)
+    if hub in _WITHOUT_ACCOUNTS:
+        raise UsageProblem(f"Files of {hub} need no login.")
     host = origin(site.base).partition("://")[2].partition(":")[0]
     if site.base.startswith("http://") and literal_reach(host) is not Reach.LOCAL:
         raise UsageProblem("A token is not sent over plain http.", hint="Give the hub's https address.")

@@ -107,7 +107,7 @@ class ArcEnCiel:
 
     def search(self, query: Query) -> SearchPage:
         """One page; the cursor is a page's number."""
-        number = int(query.cursor) if query.cursor.isascii() and query.cursor.isdigit() else 1
+        number = int(query.cursor) if re.fullmatch(r"[0-9]{1,6}", query.cursor) else 1
         parameters = [("search", query.text), ("page", str(number)), ("limit", str(min(100, query.limit)))]
         parameters += [("sort", _SORTS[query.sort]), ("status", "available")]
         parameters += [("baseModel", base) for base in query.base_models]

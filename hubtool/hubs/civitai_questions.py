@@ -18,6 +18,7 @@ from hubtool.hubs.tolerant import (
     Lines,
     RequiredId,
     Tolerant,
+    as_count,
     as_object,
     only_objects,
     read,
@@ -169,7 +170,7 @@ def matches(client: Client, digests: Sequence[str]) -> Iterator[Match]:
         answer = client.post_json(f"{API}/model-versions/by-hash/ids", batch)
         rows = answer if isinstance(answer, list) else record(answer, client.site.base).get("items") or []
         for row in rows if isinstance(rows, list) else []:
-            if isinstance(row, dict) and str(row.get("modelVersionId", "")).isdigit():
+            if isinstance(row, dict) and isinstance(as_count(row.get("modelVersionId")), int):
                 found = read(_Match, row, client.site.base)
                 if found.hash and found.model_id:
                     yield Match(found.hash, found.model_id, found.version_id)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_RENEWALS = 3  # of a signed address, per file
 MAX_RESTARTS = 5  # from byte zero, per file
 _EXPIRED = {400, 401, 403, 404, 410}  # what a storage host says to an old signature
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Fetch:
         if answer.status == 206:  # no Content-Range, or several parts in one body
             raise self._distrust(f"{answer.host} sends a part of the file without saying which.")
         length = answer.headers.get("content-length", "")
-        return _Span(0, int(length) if length.isascii() and length.isdigit() else None)
+        return _Span(0, int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None)
 
     def _continues(self, span: _Span, new: Validators) -> bool:
         """Whether a partial body goes on exactly where the part ends, in the same file."""

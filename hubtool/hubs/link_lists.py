@@ -13,7 +13,16 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import BadAnswer, BadSpec, BrowserNeeded, HubProblem, NotFound, StorageProblem
+from hubtool.errors import (
+    BadAnswer,
+    BadSpec,
+    BrowserNeeded,
+    FileMissing,
+    HubProblem,
+    HubtoolError,
+    NotFound,
+    StorageProblem,
+)
 from hubtool.hubs.addresses import Reach, literal_reach, origin, public_url
 from hubtool.hubs.client import Client
 from hubtool.hubs.hosted import hosted_file
@@ -133,7 +142,7 @@ class LinkList:
         """The list; what was read less than `fresh` ago, or offline at any time, is not fetched again.
 
         Raises:
-            HubProblem: it cannot be had. StorageProblem: it cannot be read.
+            HubProblem: it cannot be had. FileMissing, StorageProblem: it cannot be read.
         """
         if "://" not in self._source:
             return self._from_disk(Path(self._source).expanduser())
@@ -185,6 +194,8 @@ class LinkList:
             with path.open("rb") as file:
                 body = file.read(MAX_PAGE_BYTES + 1)
             moment = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        except FileNotFoundError as error:
+            raise FileMissing(path, f"There is no file {path}.", hint="Check the path.") from error
         except OSError as error:
             raise StorageProblem(path, error.strerror or "cannot be read") from error
         if len(body) > MAX_PAGE_BYTES:
@@ -195,17 +206,17 @@ class LinkList:
 
 
 def expand_lists(settings: Settings, specs: Iterable[str]) -> Iterator[str]:
-    """The SPECs with each `list:SOURCE` or `list:SOURCE#PATTERN` replaced by one SPEC an entry that can be fetched.
-
-    Raises:
-        HubProblem, StorageProblem: a list cannot be read.
-    """
+    """The SPECs with each `list:SOURCE` or `list:SOURCE#PATTERN` replaced by one SPEC an entry that can be fetched."""
     for spec in specs:
         if not spec.lower().startswith("list:"):
             yield spec
             continue
         source, _, label = spec[5:].partition("#")
-        entries = LinkList(checked_source(source), settings).page(fresh=FRESH).entries(label)
+        try:
+            entries = LinkList(checked_source(source), settings).page(fresh=FRESH).entries(label)
+        except HubtoolError:  # said again where the SPEC is resolved, as this one's failure alone
+            yield spec
+            continue
         chosen = entries if len(entries) == 1 else [link for link in entries if link.is_fetchable]
         yield from (f"list:{source}#{link.label}" for link in chosen)
 

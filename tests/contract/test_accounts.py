@@ -138,6 +138,8 @@ def test_the_commands_read_the_key_from_stdin_and_never_show_it(
 
 
 def test_a_key_goes_over_plain_http_to_this_machine_only(settings: Settings) -> None:
+    with pytest.raises(UsageProblem, match="need no login"):
+        log_in(settings, "modelscope", SECRET)
     with pytest.raises(UsageProblem, match="plain http"):
         log_in(settings, "http://example.org", SECRET)
 

@@ -18,6 +18,7 @@ from unit.library.small_lora import small_lora
 from hubtool.errors import (
     BadSpec,
     BrowserNeeded,
+    FileMissing,
     HubProblem,
     NotFound,
     Offline,
@@ -108,8 +109,9 @@ def test_labels_may_be_patterns_and_unknown_ones_are_said(site: SmallSite, setti
     source = f"list:{site.url}/list"
     assert list(expand_lists(settings, [f"{source}#INK*"])) == [f"{source}#ink_(style)"]
     assert list(expand_lists(settings, [f"{source}#big_one"])) == [f"{source}#big_one"]  # so that it is explained
+    assert list(expand_lists(settings, [f"{source}#nothing"])) == [f"{source}#nothing"]  # likewise
     with pytest.raises(NotFound, match="no entry nothing"):
-        list(expand_lists(settings, [f"{source}#nothing"]))
+        open_hub(settings).resolve(f"{source}#nothing")
 
 
 def test_a_list_on_this_disk_may_lead_to_public_places_only(
@@ -154,14 +156,24 @@ def test_a_list_that_is_away_or_too_large_is_said(site: SmallSite, settings: Set
     site.pages["/huge"] = Page(b"x" * (6 << 20))
     with pytest.raises(HubProblem, match="5 MiB"):
         LinkList(f"{site.url}/huge", settings).page()
-    with pytest.raises(StorageProblem):
+    with pytest.raises(FileMissing):
         LinkList(str(tmp_path / "nowhere.md"), settings).page()
+    with pytest.raises(StorageProblem):
+        LinkList(str(tmp_path), settings).page()
     with pytest.raises(BadSpec):
         open_hub(settings).resolve("list:http://example.org/list#x")
     with pytest.raises(Offline):
         LinkList(f"{site.url}/list", replace(settings, offline=True)).page()
     LinkList(f"{site.url}/list", settings).page()
     assert LinkList(f"{site.url}/list", replace(settings, offline=True)).page().entries()
+
+
+def test_one_entry_that_fails_does_not_stop_the_others(site: SmallSite, run: Run, tmp_path: Path) -> None:
+    source = f"list:{site.url}/list"
+    ended = run("download", f"{source}#nothing", f"{source}#ink_(style)", "-o", tmp_path / "out", "--json")
+    assert ended.code == 17
+    assert [row["status"] for row in ended.document["results"]] == ["failed", "downloaded"]
+    assert run("download", "list:https://127.0.0.1:9/list", "--timeout", "0.1", "--json").code == 5
 
 
 def test_the_command_shows_entries_and_reasons(site: SmallSite, run: Run) -> None:
