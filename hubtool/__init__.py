@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hubtool.adapters.codec import read_adapter as read_adapter
     from hubtool.formats.safetensors import read_safetensors as read_safetensors
+    from hubtool.operations.bake import bake as bake
+    from hubtool.operations.conflicts import conflicts as conflicts
     from hubtool.operations.convert import convert as convert
+    from hubtool.operations.diff import diff as diff
     from hubtool.operations.extract import extract as extract
     from hubtool.operations.inspect import inspect as inspect
+    from hubtool.operations.merge import merge as merge
+    from hubtool.operations.resize import resize as resize
+    from hubtool.operations.stats import stats as stats
     from hubtool.operations.validate import validate as validate
 
 __version__ = "0.1.0"
@@ -21,9 +27,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "read_adapter": "hubtool.adapters.codec",
     "read_safetensors": "hubtool.formats.safetensors",
+    "bake": "hubtool.operations.bake",
+    "conflicts": "hubtool.operations.conflicts",
     "convert": "hubtool.operations.convert",
+    "diff": "hubtool.operations.diff",
     "extract": "hubtool.operations.extract",
     "inspect": "hubtool.operations.inspect",
+    "merge": "hubtool.operations.merge",
+    "resize": "hubtool.operations.resize",
+    "stats": "hubtool.operations.stats",
     "validate": "hubtool.operations.validate",
 }
 
