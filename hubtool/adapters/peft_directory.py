@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.recorded import OURS_KEY, PEFT_KEY, component_name, lora_fields, record_alphas
+from hubtool.adapters.unknown import is_unknown
 from hubtool.errors import NotRepresentable
 from hubtool.formats.atomic import atomic_output
 from hubtool.formats.safetensors import write_safetensors
@@ -52,8 +53,12 @@ def described(adapter: Adapter, originals: Mapping[ModuleRef, OriginalAlpha | No
     """Move every scale into configs; our own record keeps the alphas as they were, for the way back.
 
     Raises:
-        NotRepresentable: a component is not wholly LoRA or wholly LoHa, or only some of its modules have a magnitude.
+        NotRepresentable: a component is not wholly LoRA or wholly LoHa, or only some of its modules have a magnitude; or the
+            base model is unknown, so that nobody can say what its modules are called in PEFT.
     """
+    if is_unknown(adapter):
+        message = "A PEFT folder needs the names of the model's modules, and the base model is unknown."
+        raise NotRepresentable("", message, hint="`-o FILE.safetensors` rewrites the suffixes alone.")
     present = {module.component for module in adapter.layers}
     configs = {component: _config(adapter, component) for component in Component if component in present}
     layers = {
@@ -75,15 +80,18 @@ def write_directory(
         OutputExists, DiskFull, StorageProblem: from the disk; nothing was left behind.
     """
     target, rest = found.adapter.architecture, dict(tensors)
+    names = {component: component_name(target, component) for component in found.configs}
+    encoders = [component for component in found.configs if component is not Component.DENOISER]
+    parts = {component: _taken(rest, f"{names[component]}.") for component in encoders}
     first = next(iter(found.configs))
-    with ExitStack() as outputs:
-        for component in [*list(found.configs)[1:], first]:
-            name = component_name(target, component)
-            folder = path.parent if component is first else path.parent / name
-            own = _taken(rest, f"{name}." if component is not Component.DENOISER else "")
-            config = outputs.enter_context(atomic_output(folder / CONFIG_NAME, force=force))
-            config.write(json.dumps(found.configs[component], indent=2, sort_keys=True).encode("utf-8"))
-            write_safetensors(outputs.enter_context(atomic_output(folder / path.name, force=force)), own, metadata)
+    parts[first] = {**parts.get(first, {}), **rest}
+    with ExitStack() as outputs:  # left in reverse, so that the folder's own model appears last
+        for component, config in found.configs.items():
+            folder = path.parent if component is first else path.parent / names[component]
+            model = outputs.enter_context(atomic_output(folder / path.name, force=force))
+            write_safetensors(model, parts[component], metadata)
+            text = json.dumps(config, indent=2, sort_keys=True)
+            outputs.enter_context(atomic_output(folder / CONFIG_NAME, force=force)).write(text.encode("utf-8"))
 
 
 def _taken(rest: dict[str, LazyTensor], prefix: str) -> dict[str, LazyTensor]:

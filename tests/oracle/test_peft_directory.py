@@ -9,6 +9,7 @@ import pytest
 import torch
 from oracle.models import adapter_for, error
 from oracle.test_peft import PATHS, block
+from safetensors.torch import save_file
 
 from hubtool.adapters.codec import read_adapter, write_adapter
 from hubtool.adapters.tensors import from_torch
@@ -118,4 +119,14 @@ def test_magnitudes_of_some_modules_only_are_refused(tmp_path):
     first.tensors[Role.MAGNITUDE] = from_torch(torch.rand((first.tensors[Role.UP].shape[0], 1)))
     with pytest.raises(NotRepresentable):
         written(source, tmp_path)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_base_model_that_nobody_knows_has_no_folder(tmp_path):
+    strange = {
+        f"lora_unet_strange_{i}.lora_{part}.weight": torch.rand((4, 4)) for i in range(4) for part in ("up", "down")
+    }
+    save_file(strange, tmp_path / "in.safetensors")
+    with pytest.raises(NotRepresentable, match="unknown"):
+        convert(tmp_path / "in.safetensors", "peft", tmp_path / "folder" / "adapter_model.safetensors")
     assert not (tmp_path / "folder").exists()
