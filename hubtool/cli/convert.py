@@ -43,6 +43,7 @@ DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32", "f16": "F16", "f32": "F3
               help="Where scales go if the dialect has no alpha: into the weights or into the metadata.")  # fmt: skip
 @click.option("--hashes", is_flag=True, help="State the output's SHA-256.")
 @click.option("--strict", is_flag=True, help="Refuse files with tensors that are not understood.")
+@click.option("--allow-pickle", is_flag=True, help="Read a .pt or .ckpt, too; nothing in it is run.")
 @force_option
 @dry_run_option
 def command(files: tuple[Path, ...], to: str, output: str | None, **options: object) -> None:

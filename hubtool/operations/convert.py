@@ -61,6 +61,7 @@ class ConvertOptions:
     base: Path | None = None  # the model that the adapter was made for, where its changes depend on it
     strict: bool = False  # refuse files with tensors that were not understood
     hashes: bool = False
+    allow_pickle: bool = False  # read a file of torch's, too; nothing in it is run
     force: bool = False
     dry_run: bool = False
 
@@ -109,7 +110,7 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     written_dialect(to)
     if not options.force and os.path.lexists(output):  # a dry run says so, too
         raise OutputExists(output)
-    file = read_safetensors(path)
+    file = _opened(path, allow_pickle=options.allow_pickle)
     source = read_known_or_not(file, options.architecture)
     copies = equal_duplicates(source)
     source = without_duplicates(source, copies)
@@ -140,6 +141,15 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
         malformed=source.malformed,
         notes=(NOTE.format(to=to),) if is_unknown(source) else (),
     )
+
+
+def _opened(path: Path, *, allow_pickle: bool) -> SafetensorsFile:
+    if allow_pickle:
+        from hubtool.formats.pickle import is_torch_file, read_pickle  # noqa: PLC0415  # seldom wanted
+
+        if is_torch_file(path):
+            return read_pickle(path)
+    return read_safetensors(path)
 
 
 def _write(
