@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import secrets
 import zlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -72,7 +73,7 @@ class Answers:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         temporary.write_bytes(gzip.compress(body, 6, mtime=0))
         temporary.replace(path)
 

@@ -340,7 +340,9 @@ def _by_id(values: object) -> dict[object, Mapping[str, object]]:
     """Raw objects by their id as a number."""
     entries = values if isinstance(values, list) else []
     numbered = ((entry, str(entry.get("id", ""))) for entry in entries if isinstance(entry, dict))
-    return {int(number): entry for entry, number in numbered if number.isascii() and number.isdigit() and len(number) < 20}
+    return {
+        int(number): entry for entry, number in numbered if number.isascii() and number.isdigit() and len(number) < 20
+    }
 
 
 def _checked_id(value: Id, what: str, hub: str) -> int:

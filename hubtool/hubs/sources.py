@@ -78,22 +78,22 @@ class Sources:
 
     def by_hash(self, hexadecimal: str) -> Version:
         """The oldest version that has a file with this hash of any kind."""
-        found = self._first(ByHash("", hexadecimal.lower()), lambda _, found: found)
+        found = self._first([ByHash("", hexadecimal.lower())], lambda _, found: found)
         return found.version or newest(found.model)
 
     def find(self, spec: str) -> Found:
         """The model that a SPEC names, downloadable or not."""
         wanted = self._parsed(spec)
-        if isinstance(wanted, ByUrl):
-            link = direct_file(wanted.url, self.client)
+        if isinstance(wanted[0], ByUrl):
+            link = direct_file(wanted[0].url, self.client)
             return Found(link.model, link.version, link.file)
         return self._first(wanted, lambda _, found: found)
 
     def resolve(self, spec: str, wanted: str = "") -> Resolved:
         """The file that a SPEC names: `wanted` by id or name, else the one the SPEC says, else the primary one."""
         parsed = self._parsed(spec)
-        if isinstance(parsed, ByUrl):
-            return direct_file(parsed.url, self.client)
+        if isinstance(parsed[0], ByUrl):
+            return direct_file(parsed[0].url, self.client)
 
         def file_of(hub: Catalogue, found: Found) -> Resolved:
             version = found.version or newest(found.model)
@@ -148,16 +148,20 @@ class Sources:
 
     # ------------------------------------------------------------ who is asked
 
-    def _parsed(self, spec: str) -> Spec:
+    def _parsed(self, spec: str) -> list[Spec]:
+        """What a SPEC means; of a file on this disk, the hashes by which it may be known, surest first."""
         wanted = parse(spec, self._pages)
         if isinstance(wanted, ByEntry):
             link = self._list(wanted.source).entry(wanted.label)
-            return parse(link.url, self._pages) if link.kind == "page" else wanted
+            return [parse(link.url, self._pages) if link.kind == "page" else wanted]
         if not isinstance(wanted, ByPath):
-            return wanted
+            return [wanted]
         from hubtool.formats.hashing import hash_file  # noqa: PLC0415  # 20 ms that only this form needs
 
-        return ByHash("sha256", hash_file(wanted.path).sha256)
+        hashes = hash_file(wanted.path)
+        # AutoV3 is of the tensors alone: it survives the tools that rewrite a file's metadata
+        weak = [ByHash("autov3", hashes.autov3)] if hashes.autov3 else []
+        return [ByHash("sha256", hashes.sha256), *weak]
 
     def _catalogue(self, name: str) -> Catalogue:
         if name not in self._named:
@@ -184,12 +188,13 @@ class Sources:
         alike = {hub.ids for hub in self._in_use}
         return [*self._in_use, *(hub for hub in self._further if hub.ids in alike)]
 
-    def _first(self, wanted: Spec, use: Callable[[Catalogue, Found], T]) -> T:
+    def _first(self, wanted: Sequence[Spec], use: Callable[[Catalogue, Found], T]) -> T:
         """What the first catalogue gives that has what is wanted; if none has, what the first one said."""
         first: NotFound | None = None
-        for hub in self._asked(wanted):
+        questions = [(hub, form) for form in wanted for hub in self._asked(form)]
+        for hub, form in questions:
             try:
-                return use(hub, hub.look_up(wanted))
+                return use(hub, hub.look_up(form))
             except NotFound as error:
                 first = first or error
             except HubProblem:

@@ -133,7 +133,8 @@ Hashes = Annotated[dict[str, str], BeforeValidator(_hashes)]
 class Tolerant(BaseModel):
     """Ignores what it does not know."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    # built when first used: a run asks one hub or two, and each record costs milliseconds
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 def record(value: object, hub: str) -> Mapping[str, object]:

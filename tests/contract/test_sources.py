@@ -12,6 +12,7 @@ from contract.faulty_hub import FILE, MODEL, VERSION, Fault, FaultyHub, lora
 from contract.small_site import Page, SmallSite, page
 
 from hubtool.errors import Forbidden, NetworkFailure, NotFound
+from hubtool.formats.hashing import hash_file
 from hubtool.hubs.delivery import deliver
 from hubtool.hubs.hub import Query
 from hubtool.hubs.opening import open_hub
@@ -47,7 +48,7 @@ def archive() -> Iterator[SmallSite]:
 @pytest.fixture
 def settings(civitai: FaultyHub, archive: SmallSite, tmp_path: Path) -> Settings:
     hubs = {"civitai": civitai.api, "civarchive": archive.url}
-    return Settings(Directories(tmp_path / "c", tmp_path / "d", tmp_path / "e"), hubs=hubs, timeout_s=0.2)
+    return Settings(Directories(tmp_path / "c", tmp_path / "d", tmp_path / "e"), hubs=hubs, timeout_s=0.6)
 
 
 @pytest.mark.parametrize("spec", ["1746460", "1746460@1976567", f"sha256:{DIGEST}"])
@@ -66,6 +67,20 @@ def test_a_file_on_this_disk_is_looked_up_everywhere(civitai: FaultyHub, setting
     path = tmp_path / "unknown.safetensors"
     path.write_bytes(lora())
     assert open_hub(settings).find(str(path)).model.id == 1746460
+
+
+def test_a_file_whose_metadata_was_rewritten_is_known_by_its_tensors(
+    civitai: FaultyHub, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "rewritten.safetensors"
+    body = lora()
+    header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
+    text = json.dumps({"__metadata__": {"note": "rewritten"}, **header}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body[8 + int.from_bytes(body[:8], "little") :])
+    tensors = hash_file(path).autov3 or ""
+    record = json.dumps(civitai.version_json()).encode()
+    civitai.answers[f"/api/v1/model-versions/by-hash/{tensors.upper()}"] = (200, {}, record)
+    assert open_hub(settings, civitai.api).find(str(path)).model.id == MODEL
 
 
 def test_a_file_that_the_hub_lists_and_no_longer_has_comes_from_a_mirror(
@@ -135,7 +150,7 @@ def test_an_address_of_the_same_hub_is_asked_when_the_first_has_nothing(tmp_path
         red.always["download"] = Fault(status=404)
         folders = Directories(tmp_path / "c", tmp_path / "d", tmp_path / "e")
         addresses = f"{red.api}, {com.api}/api/v1"
-        hub = open_hub(Settings(folders, hubs={"civitai": addresses}, fallback=(), timeout_s=0.2))
+        hub = open_hub(Settings(folders, hubs={"civitai": addresses}, fallback=(), timeout_s=0.6))
         wanted = hub.resolve(str(MODEL))
         assert wanted.file.mirrors == (f"{com.api}/api/download/models/{VERSION}?fileId={FILE}",)
         assert deliver(hub, wanted, Transfer(tmp_path / "out"))[0].verified
@@ -148,7 +163,7 @@ def test_the_token_stays_with_the_address_that_it_is_for(tmp_path: Path, monkeyp
         first.answers[f"/api/v1/models/{MODEL}"] = (404, {}, b"{}")
         folders = Directories(tmp_path / "c", tmp_path / "d", tmp_path / "e")
         hubs = {"mine": f"{first.api},{second.api}"}
-        open_hub(Settings(folders, hub="mine", hubs=hubs, timeout_s=0.2)).find(f"m:{MODEL}")
+        open_hub(Settings(folders, hub="mine", hubs=hubs, timeout_s=0.6)).find(f"m:{MODEL}")
         assert first.seen[0].headers["authorization"] == "Bearer secret"
         assert "authorization" not in second.seen[0].headers
 

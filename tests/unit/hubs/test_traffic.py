@@ -39,9 +39,9 @@ def test_all_workers_share_one_pace_and_hosts_do_not() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        {"retry-after": "30"},
-        {"retry-after": format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)},
-        {"ratelimit": '"api";r=0;t=29'},
+        {"retry-after": "3000"},
+        {"retry-after": format_datetime(datetime.now(timezone.utc) + timedelta(seconds=3000), usegmt=True)},
+        {"ratelimit": '"api";r=0;t=2999'},
     ],
     ids=["seconds", "a date", "a window"],
 )
@@ -50,7 +50,7 @@ def test_a_429_silences_every_worker_for_as_long_as_it_says(header: dict[str, st
     traffic.answered("hub.example", 429, header)
     with pytest.raises(TryAgain) as caught:
         traffic.admit("hub.example", paced=False)
-    assert 25 < (caught.value.after_s or 0) <= 30
+    assert 2000 < (caught.value.after_s or 0) <= 3000  # the date was written when the tests were collected
     traffic.admit("other.example", paced=False)
 
 
