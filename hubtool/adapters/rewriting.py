@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.adapters.scaling import ROUNDING
+from hubtool.adapters.scaling import ROUNDING, folding_error, multiplied
 from hubtool.errors import NotRepresentable, UsageProblem
 from hubtool.formats.tensor import LazyTensor
 from hubtool.naming.address import ModuleRef, Role
@@ -92,6 +92,27 @@ def _with_magnitude(layer: Layer, *, to_peft: bool, from_peft: bool) -> Layer:
     count, ones = prod(tensor.shape), (1,) * (max(len(like.shape), len(tensor.shape), 2) - 2)
     peft = (1, count, *ones) if ones else (count,)
     return layer.having({**layer.tensors, Role.MAGNITUDE: tensor.reshaped(peft if to_peft else (count, 1, *ones))})
+
+
+def biases_for(adapter: Adapter, dialect_id: str) -> tuple[Adapter, dict[ModuleRef, float]]:
+    """Biases of LoRAs as the dialect has them: PEFT's `lora_B.bias` is scaled like the update, `diff_b` is added as it is.
+
+    ComfyUI reads `diff_b` alone (comfy/lora.py; for FLUX control LoRAs it renames the other), diffusers and PEFT the other.
+    """
+    spoken, layers, rounded = dialect(dialect_id), dict(adapter.layers), {}
+    for module, layer in adapter.layers.items() if dialect_id != adapter.dialect else ():
+        kind = layer.parametrization
+        wanted = Role.DIFF_BIAS if spoken.says(Role.DIFF_BIAS, module.component) else Role.UP_BIAS
+        other = Role.UP_BIAS if wanted is Role.DIFF_BIAS else Role.DIFF_BIAS
+        tensor = layer.tensors.get(other)
+        if tensor is None or kind is None or kind.id != "lora" or wanted in layer.tensors or not layer.scale:
+            continue
+        factor = layer.scale if wanted is Role.DIFF_BIAS else 1 / layer.scale
+        if error := folding_error(tensor, factor) if factor != 1 else 0.0:
+            rounded[module] = error
+        bias = multiplied(tensor, factor) if factor != 1 else tensor
+        layers[module] = layer.having({**layer.without(other), wanted: bias})
+    return replace(adapter, layers=layers), rounded
 
 
 def recast(adapter: Adapter, dtype: str) -> tuple[Adapter, dict[ModuleRef, float]]:

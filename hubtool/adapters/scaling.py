@@ -71,7 +71,7 @@ def plan_alphas(adapter: Adapter, dialect_id: str, mode: AlphaMode = "auto") -> 
         original, role = originals[module], _factor(layer)
         if outcome != "folded" or layer.scale == 1 or role is None:
             continue
-        error = 0.0 if mode == "auto" else folding_error(layer.tensors[role], layer.scale)
+        error = 0.0 if mode == "auto" else _folding_error(layer, role)
         if error:
             inexact[module] = error
         else:
@@ -106,7 +106,7 @@ def _restored(layer: Layer, original: OriginalAlpha | None) -> Layer:
     tensors = dict(layer.tensors)
     role = _factor(layer)
     if original.folded != 1 and role is not None:
-        tensors[role] = multiplied(tensors[role], 1 / original.folded)
+        tensors |= {role: multiplied(tensors[role], 1 / original.folded) for role in _scaled(layer, role)}
     tensors[Role.ALPHA] = scalar_tensor(original.alpha, original.dtype, original.shape)
     return layer.having(tensors)
 
@@ -135,7 +135,7 @@ def without_alpha_tensors(adapter: Adapter, plan: AlphaPlan) -> Adapter:
             multiplied_now = True
             if role is None:
                 raise NotRepresentable(module.path, f"The scale of {module.path} cannot be folded into its tensors.")
-            tensors[role] = multiplied(tensors[role], layer.scale)
+            tensors |= {role: multiplied(tensors[role], layer.scale) for role in _scaled(layer, role)}
         layers[module] = replace(layer.having(tensors), recorded_scale=None)
     metadata = {key: text for key, text in adapter.metadata.items() if key not in {PEFT_KEY, OURS_KEY}}
     if plan.outcome == "recorded":
@@ -152,7 +152,7 @@ def _outcome(adapter: Adapter, mode: AlphaMode) -> AlphaOutcome:
         return "folded" if mode == "fold" else "recorded"
     for layer in adapter.layers.values():
         role = _factor(layer)
-        if layer.scale != 1 and (role is None or folding_error(layer.tensors[role], layer.scale)):
+        if layer.scale != 1 and (role is None or _folding_error(layer, role)):
             return "recorded"
     return "folded"
 
@@ -183,6 +183,15 @@ def _original(layer: Layer) -> OriginalAlpha | None:
 def _factor(layer: Layer) -> Role | None:
     kind = layer.parametrization
     return next((role for role in _FOLD_INTO.get(kind.id, ()) if role in layer.tensors), None) if kind else None
+
+
+def _scaled(layer: Layer, factor: Role) -> list[Role]:
+    """What a scale is multiplied into: one factor, and the bias that goes with the update."""
+    return [role for role in (factor, Role.UP_BIAS) if role in layer.tensors]
+
+
+def _folding_error(layer: Layer, factor: Role) -> float:
+    return max(folding_error(layer.tensors[role], layer.scale) for role in _scaled(layer, factor))
 
 
 # ---------------------------------------------------------------- arithmetic

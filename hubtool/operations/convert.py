@@ -15,7 +15,7 @@ from hubtool.adapters.codec import encode
 from hubtool.adapters.duplicates import equal_duplicates, without_duplicates
 from hubtool.adapters.fusion import Fitted, fit
 from hubtool.adapters.peft_directory import Described, described, is_folder_of_peft, write_directory
-from hubtool.adapters.rewriting import magnitudes_for, recast
+from hubtool.adapters.rewriting import biases_for, magnitudes_for, recast
 from hubtool.adapters.scaling import (
     AlphaMode,
     AlphaOutcome,
@@ -187,6 +187,8 @@ def _plan(source: Adapter, to: str, output: Path, options: ConvertOptions) -> _P
         wish = Wish(options.parametrization, options.rank, options.energy, options.base)
         adapter, changed = rewritten(adapter, to, wish)
         inexact |= changed
+    adapter, rounded = biases_for(adapter, to)
+    inexact |= rounded
     if options.dtype:
         adapter, rounded = recast(adapter, options.dtype)
         inexact |= rounded

@@ -291,7 +291,7 @@ def test_a_bias_and_a_difference_change_places_too(tmp_path: Path) -> None:
         "transformer.norm_out.linear.lora_B.bias": random_tensor(3, (6144,)),
     })  # fmt: skip
     result = convert(tmp_path / "bias.safetensors", "comfyui", tmp_path / "out.safetensors", FLUX)
-    found = contents(result.output)["diffusion_model.final_layer.adaLN_modulation.1.lora_B.bias"]
+    found = contents(result.output)["diffusion_model.final_layer.adaLN_modulation.1.diff_b"]
     before = numbers(random_tensor(3, (6144,)).data, "F16")
     np.testing.assert_array_equal(numbers(found.data, "F16"), np.roll(before, 3072))
 

@@ -189,3 +189,44 @@ def test_an_integers_dtype_is_left_alone(tmp_path: Path) -> None:
 def test_an_unknown_rewriting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HubtoolError):
         converted(tmp_path, lora("sd1", "kohya", K), "kohya", parametrization="loha")
+
+
+# ---------------------------------------------------------------- biases
+
+
+def with_bias(dialect: str, role: Role, alpha: float | None) -> dict[str, Raw]:
+    (module,) = denoiser(LINEAR)
+    rows = pair(architecture("sd1").shape(module), 4, 1, "F32") | {role: random_tensor(9, (320,), "F32")}
+    return spelt("sd1", dialect, {module: rows | ({R.ALPHA: number(alpha)} if alpha else {})})
+
+
+@pytest.mark.parametrize(("alpha", "factor"), [(None, 1.0), (4.0, 1.0), (2.0, 1.0), (8.0, 1.0), (3.0, 4 / 3)])
+@pytest.mark.parametrize("target", ["diffusers", "peft"])
+def test_a_change_of_the_bias_is_what_pefts_bias_times_its_scale_is(
+    tmp_path: Path, target: str, alpha: float | None, factor: float
+) -> None:
+    """Folded: the scale is 1 and the bias as it was; recorded: PEFT multiplies with alpha / rank = 3 / 4 again."""
+    tensors = with_bias("comfyui", R.DIFF_BIAS, alpha)
+    trip = round_trip(tmp_path, tensors, target, options=ConvertOptions(architecture="sd1"))
+    before = next(raw for key, raw in tensors.items() if key.endswith(".diff_b"))
+    found = next(raw for key, raw in trip.between.items() if key.endswith(".lora_B.bias"))
+    np.testing.assert_allclose(numbers(found.data, "F32"), factor * numbers(before.data, "F32"), rtol=1e-6)
+    assert trip.there.exact == (alpha != 3)
+    if trip.there.exact:
+        assert trip.after == trip.before
+
+
+def test_pefts_bias_becomes_a_change_of_the_bias_where_nobody_scales_it(tmp_path: Path) -> None:
+    tensors = with_bias("diffusers", R.UP_BIAS, None)
+    trip = round_trip(tmp_path, tensors, "kohya", options=ConvertOptions(architecture="sd1"))
+    assert [key.rpartition(".")[2] for key in trip.between if "diff" in key] == ["diff_b"]
+    assert (trip.there.exact, trip.after) == (True, trip.before)
+
+
+def test_a_bias_is_folded_with_its_update(tmp_path: Path) -> None:
+    """`lora_B.bias` beside an alpha is scaled like the update; in a dialect without alpha both have been."""
+    tensors = with_bias("comfyui", R.UP_BIAS, 2)
+    converted(tmp_path, tensors, "diffusers")
+    before = next(raw for key, raw in tensors.items() if key.endswith(".lora_B.bias"))
+    found = next(raw for key, raw in contents(tmp_path / "out.safetensors").items() if key.endswith(".lora_B.bias"))
+    np.testing.assert_array_equal(numbers(found.data, "F32"), 0.5 * numbers(before.data, "F32"))
