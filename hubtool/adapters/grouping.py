@@ -81,8 +81,11 @@ def _cut(key: str, tensors: Mapping[str, LazyTensor]) -> SplitKey | None:
 
 
 def layer_of(base: str, rows: Mapping[str, LazyTensor]) -> Layer:
-    """The layer that a group of suffixes makes."""
-    return Layer({ROLE_OF[suffix]: tensor for suffix, tensor in rows.items()}, base)
+    """The layer that a group of suffixes makes; of two that mean the same role the first counts."""
+    tensors: dict[Role, LazyTensor] = {}
+    for suffix, tensor in rows.items():
+        tensors.setdefault(ROLE_OF[suffix], tensor)
+    return Layer(tensors, base)
 
 
 def is_lone_scale(rows: Mapping[str, LazyTensor]) -> bool:

@@ -14,7 +14,7 @@ from hubtool.naming.dialect import dialect
 from hubtool.naming.unknown import UNKNOWN, Cut, cut, likeliest_dialect, unknown_architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from hubtool.adapters.layer import Layer
     from hubtool.formats.safetensors import SafetensorsFile
@@ -29,7 +29,8 @@ def is_unknown(adapter: Adapter) -> bool:
 def decode_unknown(file: SafetensorsFile) -> Adapter:
     """The adapter in a file that fits no architecture: every group of suffixes is a module.
 
-    A module's path is its name without a diffusers prefix, if it has one; `Layer.base` is the whole of it.
+    A module's path is its name without a diffusers prefix, if it has one; `Layer.base` is the whole of it. What makes no change
+    (an alpha alone), and what says a role a second time, is left over.
 
     Raises:
         NotAnAdapter: it holds no adapter's tensors.
@@ -38,21 +39,26 @@ def decode_unknown(file: SafetensorsFile) -> Adapter:
     if not grouped.tensors:
         raise NotAnAdapter("", f"{file.path.name} holds no LoRA tensors.")
     spoken = likeliest_dialect(grouped.groups)
-    cuts = {base: cut(base, spoken) for base in grouped.tensors}
-    denoiser = _denoiser(cuts)
-    layers = {_module(base, denoiser, grouped.tensors): layer_of(base, rows) for base, rows in grouped.tensors.items()}
+    denoiser = _denoiser(cut(base, spoken) for base in grouped.tensors)
+    layers, leftovers = {}, dict(grouped.others)
+    for base, rows in grouped.tensors.items():
+        layer = layer_of(base, rows)
+        if layer.parametrization:
+            layers[_module(base, denoiser, grouped.tensors)] = layer
+        kept = set(map(id, layer.tensors.values())) if layer.parametrization else set()
+        leftovers |= {grouped.keys[base, suffix]: tensor for suffix, tensor in rows.items() if id(tensor) not in kept}
     shapes = {module.path: shape for module, layer in layers.items() if (shape := _weight(layer))}
     target = unknown_architecture(denoiser, shapes)
     metadata = file.metadata
     if not dialect(spoken).says(Role.ALPHA):
         metadata = {**metadata, **(config_beside(file.path) if spoken == "peft" else {})}
         layers = _with_recorded_scales(target, metadata, layers)
-    return Adapter(target, layers, metadata, dict(grouped.others), spoken)
+    return Adapter(target, layers, metadata, leftovers, spoken)
 
 
-def _denoiser(cuts: Mapping[str, Cut]) -> str:
+def _denoiser(cuts: Iterable[Cut]) -> str:
     """unet or transformer, as the file calls it; transformer where it does not say."""
-    named = {found.prefix.rstrip(".") for found in cuts.values() if found.is_denoiser and found.prefix}
+    named = {found.prefix.rstrip(".") for found in cuts if found.is_denoiser and found.prefix}
     return "unet" if "unet" in named and "transformer" not in named else "transformer"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode
 from hubtool.adapters.grouping import group_tensors, layer_of
+from hubtool.adapters.unknown import is_unknown
 from hubtool.errors import (
     BadHeader,
     BrokenAdapter,
@@ -73,11 +74,12 @@ def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
         NotAnAdapter: most of the file is something else, such as a checkpoint with a few stray keys.
         BrokenAdapter: there is an error.
     """
-    kind = kind_of(file, adapter)
+    known = None if is_unknown(adapter) else adapter
+    kind = kind_of(file, known)
     if kind.kind != "adapter":
         raise NotAnAdapter("", refusal(file.path.name, kind))
     quick = file.size_bytes <= _QUICK_BYTES
-    for found in _run((*STRUCTURE, *((values.finite,) if quick else ())), _subject(file, adapter, values_too=quick)):
+    for found in _run((*STRUCTURE, *((values.finite,) if quick else ())), _subject(file, known, values_too=quick)):
         if found.severity == "error":
             raise BrokenAdapter(found.key, found.message)
 

@@ -188,6 +188,17 @@ def test_numbers_without_a_model_are_no_names(folder: Path) -> None:
         convert(source, "kohya", folder / "y.safetensors")
 
 
+def test_no_tensor_is_lost(folder: Path) -> None:
+    """A role said twice and an alpha of nothing are no part of a module; they are copied and reported."""
+    tensors = adapter(NAMES, KOHYA, 2) | {
+        f"{NAMES[0]}.lora_A.weight": random_tensor(99, (RANK, IN), "F32"),
+        "fnord.alpha": number(7),
+    }
+    done = convert(write(folder / "x.safetensors", tensors), "comfyui", folder / "y.safetensors")
+    assert set(done.leftovers) == {f"{NAMES[0]}.lora_A.weight", "fnord.alpha"}
+    assert read(folder / "y.safetensors") == tensors
+
+
 @pytest.mark.parametrize("to", ["animatediff", "bfl", "hunyuan"])
 def test_a_dialect_of_certain_models_is_no_target(folder: Path, to: str) -> None:
     source = write(folder / "x.safetensors", adapter(NAMES, KOHYA))
