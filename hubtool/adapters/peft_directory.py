@@ -81,7 +81,7 @@ def write_directory(
     """
     target, rest = found.adapter.architecture, dict(tensors)
     names = {component: component_name(target, component) for component in found.configs}
-    encoders = [component for component in found.configs if component is not Component.DENOISER]
+    encoders: list[Component] = [component for component in found.configs if component is not Component.DENOISER]
     parts = {component: _taken(rest, f"{names[component]}.") for component in encoders}
     first = next(iter(found.configs))
     parts[first] = {**parts.get(first, {}), **rest}
