@@ -84,6 +84,8 @@ CASES = [
     Case("ideogram4", "Ideogram4Transformer2DModel", "Ideogram4LoraLoaderMixin", ONE),
     Case("audio-ace-step", "AceStepTransformer1DModel", "AceStepLoraLoaderMixin", {"num_hidden_layers": 1}),
     Case("minimax-h3", "MiniMaxH3Transformer3DModel", "MiniMaxH3LoraLoaderMixin", {**ONE, "num_refiner_layers": 1}),
+    Case("cogview4", "CogView4Transformer2DModel", "CogView4LoraLoaderMixin",
+         {**ONE, "attention_head_dim": 128, "num_attention_heads": 32}, "comfyui"),
     Case("bria-fibo", "BriaFiboTransformer2DModel", "FluxLoraLoaderMixin", TWO, "onetrainer"),
 ]  # fmt: skip
 
