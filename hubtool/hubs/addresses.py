@@ -117,6 +117,18 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}{suffix}"
 
 
+def origin_if_any(url: str) -> str:
+    """As `origin`; nothing for what is no address. What hubs answer may be anything.
+
+    >>> origin_if_any("https://["), origin_if_any("https://a.example/x")
+    ('', 'https://a.example')
+    """
+    try:
+        return origin(url)
+    except ValueError:
+        return ""
+
+
 def public_url(url: str) -> str:
     """The URL without query, fragment and login, where signatures and tokens are.
 

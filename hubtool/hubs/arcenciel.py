@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 
 from hubtool.errors import BadSpec, NotFound
+from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file, newest
 from hubtool.hubs.spec import ByHash, ByModel
 from hubtool.hubs.text import plain_text
@@ -185,7 +185,7 @@ class ArcEnCiel:
             primary=True,
             hashes={"sha256": item.sha256} if item.sha256 else {},
             scan={"file": item.scan} if item.scan else {},
-            mirrors=(item.external,) if urlsplit(item.external).scheme == "https" else (),
+            mirrors=(item.external,) if origin_if_any(item.external).startswith("https://") else (),
         )
         return Version(
             id=item.id,

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from hubtool.errors import AmbiguousSpec, BadSpec, NotFound, UsageProblem
 from hubtool.hubs import civitai_models as wire
+from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.civitai_names import BASE_MODELS, MODEL_TYPES, close, spelt
 from hubtool.hubs.civitai_questions import Terms, base_models, matches, names_like, pictures, terms
 from hubtool.hubs.hub import (
@@ -282,7 +283,7 @@ class CivitaiHub:
     def _file(self, file: wire.File, version_id: int) -> RemoteFile:
         scan = {"pickle": file.pickle_scan, "virus": file.virus_scan, "at": file.scanned_at}
         path = f"/api/download/models/{version_id}?fileId={file.id}"
-        is_link = urlsplit(file.url).scheme in {"", "http", "https"}
+        is_link = origin_if_any(file.url).partition(":")[0] in {"", "http", "https"}
         return RemoteFile(
             id=file.id,
             name=file.name,

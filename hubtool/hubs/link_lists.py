@@ -23,7 +23,7 @@ from hubtool.errors import (
     NotFound,
     StorageProblem,
 )
-from hubtool.hubs.addresses import Reach, literal_reach, origin, public_url
+from hubtool.hubs.addresses import Reach, literal_reach, origin, origin_if_any, public_url
 from hubtool.hubs.client import Client
 from hubtool.hubs.hosted import hosted_file
 from hubtool.hubs.hub import Found, Model, SearchPage, Version, choose_file
@@ -35,8 +35,6 @@ from hubtool.hubs.spec import ByEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from urllib.parse import SplitResult
-
     from hubtool.hubs.hub import Query, RemoteFile
     from hubtool.hubs.link_text import Link
     from hubtool.hubs.spec import Spec
@@ -229,11 +227,9 @@ def checked_source(source: str) -> str:
     """
     if "://" not in source:
         return source
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
-    parts: SplitResult = urlsplit(source)
-    is_local = literal_reach(parts.hostname or "") is Reach.LOCAL
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
+    scheme, _, host = origin_if_any(source).partition("://")
+    is_local = literal_reach(host.rpartition(":")[0] or host) is Reach.LOCAL
+    if not host or (scheme != "https" and not (scheme == "http" and is_local)):
         raise BadSpec(f"Only https addresses are fetched: {public_url(source)}")
     return source
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hubtool.errors import EarlyAccess, HubProblem, NeedsToken, NotFound, UsageProblem
-from hubtool.hubs.addresses import origin
+from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.answers import Misses
 from hubtool.hubs.civitai import CivitaiHub
 from hubtool.hubs.direct import direct_file
@@ -51,7 +51,7 @@ class Sources:
 
     def client_for(self, resolved: Resolved) -> Client:
         """That of the hub whose own address the file has, so that its token goes along; else that of who named it."""
-        own = origin(resolved.file.url)
+        own = origin_if_any(resolved.file.url)
         hubs = [self._catalogue(resolved.hub)] if resolved.hub else []
         hubs += [*self._in_use, *self._further]
         return next((hub.client for hub in hubs if own in hub.client.site.origins), hubs[0].client)

@@ -160,8 +160,9 @@ def test_a_list_that_is_away_or_too_large_is_said(site: SmallSite, settings: Set
         LinkList(str(tmp_path / "nowhere.md"), settings).page()
     with pytest.raises(StorageProblem):
         LinkList(str(tmp_path), settings).page()
-    with pytest.raises(BadSpec):
-        open_hub(settings).resolve("list:http://example.org/list#x")
+    for source in ("http://example.org/list", "ftp://example.org/list", "https://[", "https://", "file:///etc/passwd"):
+        with pytest.raises(BadSpec):
+            open_hub(settings).resolve(f"list:{source}#x")
     with pytest.raises(Offline):
         LinkList(f"{site.url}/list", replace(settings, offline=True)).page()
     LinkList(f"{site.url}/list", settings).page()
