@@ -152,6 +152,10 @@ def _is_target(module: ModuleRef, target: Architecture) -> bool:
 
 
 def _check_shapes(base: Checkpoint, tuned: Checkpoint, modules: Sequence[ModuleRef]) -> None:
+    for checkpoint in (base, tuned):
+        for module in modules:
+            if module in checkpoint.weights and 0 in checkpoint.weights[module].tensor.shape:
+                _refuse(tuned, f"{module.path} has no elements in {checkpoint.path.name}: the file is incomplete.")
     differing = [
         (module, base.weights[module].tensor.shape, tuned.weights[module].tensor.shape)
         for module in modules
