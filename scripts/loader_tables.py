@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _MARKS = {"all": "all", "some": "some", "none": "–"}
 #: Modules of a block with a higher index are like those of the first two, and left out.
-_LATER = re.compile(r"\.([2-9]|\d\d+)\.")
+_LATER = re.compile(r"\.([2-9]|\d\d+)\..*[a-z]")
+#: A layer inside a block, not the block itself (whose `modulation` is a parameter).
+_BLOCK = re.compile(r"\.\d+\..*[a-z]\w*\.(\d\.)?$")
 _SIDE = 4  # rank, and side of a LoKr's small factor
 
 Shape = tuple[int, ...]
@@ -89,11 +91,10 @@ def by_dialect() -> str:
     """One table a program: how much of a plain LoRA of each architecture it loads, in each dialect."""
     parts = []
     for id, table in loaders().items():
-        spoken = [name for name in _SPELLINGS if any(_cell(id, one, name) for one in sorted(table.runs))]
+        runs = [one for one in architecture_ids() if one in table.runs]
+        spoken = [name for name in _SPELLINGS if {_cell(id, one, name) for one in runs} - {"", _MARKS["none"]}]
         rows = [f"| | {' | '.join(spoken)} |", "|---" * (len(spoken) + 1) + "|"]
-        for one in architecture_ids():
-            if one in table.runs:
-                rows.append(f"| `{one}` | {' | '.join(_cell(id, one, name) for name in spoken)} |")
+        rows += [f"| `{one}` | {' | '.join(_cell(id, one, name) for name in spoken)} |" for one in runs]
         parts.append(f"### {table.title}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
@@ -137,7 +138,7 @@ def _file(one: str, name: str, family: str) -> Subject:
     layers: dict[ModuleRef, Layer] = {}
     for ref, base in spoken.written(target).items():
         shape = target.shape(ref)
-        if ref.component is not Component.DENOISER or shape is None or len(shape) < 2 or _LATER.search(f".{ref.path}."):
+        if ref.component is not Component.DENOISER or shape is None or len(shape) < 2 or not _is_shown(ref.path):
             continue
         found = dict(_tensors(spoken, ref, shape, family))
         if not found:
@@ -150,6 +151,11 @@ def _file(one: str, name: str, family: str) -> Subject:
         tensors.update({base + (suffixes | renamed)[role]: tensor for role, tensor in found.items()})
     file = SafetensorsFile(Path("memory"), tensors, {}, 0, 0, None)  # type: ignore[arg-type]  # nothing is read
     return Subject(file, group_tensors(tensors), Adapter(target, layers, dialect=name), None)
+
+
+def _is_shown(path: str) -> bool:
+    """Whether a layer is one that trainers change unasked: inside a block, of which the first two of each kind will do."""
+    return bool(_BLOCK.search(f".{path}.")) and not _LATER.search(f".{path}.")
 
 
 def _tensors(spoken: Dialect, ref: ModuleRef, shape: Shape, family: str) -> Iterator[tuple[Role, LazyTensor]]:

@@ -47,8 +47,16 @@ def check_text(row: Row) -> str:
         lines.append(f"  {id:<{width}}  {mark}{count}")
         lines += _reasons(verdict)
         if verdict["convert"]:
-            lines.append(f"      mend: {verdict['convert']}")
+            lines.append(f"      mend: {verdict['convert']}{_afterwards(verdict['then'])}")
     return "\n".join(lines)
+
+
+def _afterwards(then: object) -> str:
+    """What is still wrong with the file that the command writes."""
+    if not isinstance(then, dict) or (then["loads"] == "all" and not then["reasons"]):
+        return ""
+    left = "" if then["loads"] == "all" else f"{then['modules_loaded']} of {then['modules']} modules; "
+    return f"  # then: {left}{' '.join(then['reasons'])}"
 
 
 def _reasons(verdict: Mapping[str, object]) -> list[str]:

@@ -6,7 +6,7 @@ read. A module counts as loaded if the program applies its change at all; what i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode, identify_file
@@ -14,7 +14,7 @@ from hubtool.adapters.grouping import group_tensors
 from hubtool.errors import NotAnAdapter
 from hubtool.formats.safetensors import read_safetensors
 from hubtool.operations.base_models import architectures_of
-from hubtool.operations.kinds import kind_of
+from hubtool.operations.kinds import kind_of, refusal
 from hubtool.operations.loader import loader, loader_for
 from hubtool.operations.mending import mended
 from hubtool.operations.verdict import Finding, Subject, Verdict, judge
@@ -67,9 +67,7 @@ def _subject(file: SafetensorsFile, wanted: Sequence[str]) -> Subject:
     tied = {candidate.architecture for candidate in identify_file(file, grouped).candidates} if wanted else set()
     chosen = next((id for id in wanted if id in tied), None)
     adapter = decode(file, architecture_id=chosen)
-    kind, what = kind_of(file, adapter)
-    if kind != "adapter":
-        raise NotAnAdapter("", f"{file.path.name} is {what}, not a LoRA.")
-    if chosen:
-        adapter = replace(adapter, architecture=adapter.architecture)
+    kind = kind_of(file, adapter)
+    if kind.kind != "adapter":
+        raise NotAnAdapter("", refusal(file.path.name, kind))
     return Subject(file, grouped, adapter, chosen)

@@ -59,6 +59,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     convert: str | None = None  # the command whose output it loads better
+    then: Verdict | None = None  # the verdict on that output
 
     @property
     def perfect(self) -> bool:
@@ -102,6 +103,8 @@ def judge(table: Loader, subject: Subject) -> Verdict:
         )
         findings.insert(0, Finding("refuses", says, (), table.most_unknown_source))
     refused = any(finding.effect == "refuses" for finding in findings)
+    if refused:
+        findings = [finding for finding in findings if finding.effect != "alters"]
     loaded = 0 if refused else count - len(tally.lost)
     loads = "all" if loaded == count else "some" if loaded else "none"
     return Verdict(loads, loaded, count, tuple(f.says for f in findings), tuple(findings))
@@ -137,6 +140,7 @@ def _judge_module(table: Loader, case: Case, subject: Subject, tally: _Tally) ->
     ignored = case.suffixes - needed - row.beside
     tally.unknown += _full_keys(case, subject, ignored)
     others = case.layer.tensors.keys() - {ROLE_OF[suffix] for suffix in case.suffixes}  # under a key of another form
+    others -= {Role.SET_WEIGHT}  # a control LoRA's `.scale`
     for role in sorted({ROLE_OF[suffix] for suffix in ignored} | others, key=lambda role: role.value):
         if role is not Role.ALPHA or CONDITIONS["scaled"](case):
             says = f"{table.title} loads the module without {_WITHOUT.get(role, role.value)}"

@@ -211,6 +211,8 @@ def canonical(target: Architecture, key: str) -> Iterator[ModuleRef]:
         together = {"to_qkv": ("to_q", "to_k", "to_v"), "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj")}
         paths = [f"{block}.{name}" for name in together[last]] if last in together else [path]
         yield from (ModuleRef(Component.DENOISER, one) for one in paths if one in target.modules)
+    elif prefix in target.apart:
+        yield ModuleRef(Component.DENOISER, f"{prefix}.{path}")
     elif encoder and path in encoder.modules:
         yield ModuleRef(encoder.component, path)
 
