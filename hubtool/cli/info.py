@@ -12,7 +12,7 @@ from hubtool.cli._output import answer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubtool.hubs.hub import Found, Nsfw, PreviewImage, Version
+    from hubtool.hubs.hub import Found, License, Nsfw, PreviewImage, Version
 
 
 @click.command(cls=HubtoolCommand)
@@ -55,8 +55,7 @@ def _lines(found: Found) -> Iterator[str]:
     yield model.url
     creator = f"by {model.creator}, " if model.creator else ""
     yield f"{creator}{'unknown' if model.downloads is None else model.downloads} downloads, tags: {', '.join(model.tags)}"
-    uses = ", ".join(model.license.allow_commercial_use) or "none"
-    yield f"commercial use: {uses}; derivatives: {_allowed(model.license.allow_derivatives)}"
+    yield from _license_lines(model.license)
     for version in [found.version] if found.version else model.versions:
         yield from _version_lines(version)
     if model.description:
@@ -64,15 +63,28 @@ def _lines(found: Found) -> Iterator[str]:
         yield model.description
 
 
+def _license_lines(license: License) -> Iterator[str]:
+    if license.name:
+        yield f"license: {license.name}"
+    if license.allow_commercial_use or license.allow_derivatives is not None:
+        uses = ", ".join(license.allow_commercial_use) or "none"
+        yield f"commercial use: {uses}; derivatives: {_allowed(license.allow_derivatives)}"
+
+
 def _version_lines(version: Version) -> Iterator[str]:
     yield ""
-    yield f"{version.name}  (v:{version.id}, {version.base_model}, {(version.published_at or '')[:10]})"
+    yield f"{version.name}  ({_id_of(version)}, {version.base_model}, {(version.published_at or '')[:10]})"
     if version.trigger_words:
         yield f"  trigger words: {' | '.join(version.trigger_words)}"
     for file in version.files:
         size = "unknown size" if file.size_bytes is None else f"{file.size_bytes / 1e6:.1f} MB"
         mark = "*" if file.primary else " "
         yield f"  {mark} {file.name}  ({file.id}, {file.format or file.type}, {size}, sha256 {file.sha256 or 'not published'})"
+
+
+def _id_of(version: Version) -> str:
+    """As a SPEC where it is a number; of a commit, its beginning."""
+    return f"v:{version.id}" if str(version.id).isdigit() else str(version.id)[:10]
 
 
 def _allowed(value: bool | None) -> str:  # noqa: FBT001  # the value that is shown

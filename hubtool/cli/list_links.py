@@ -23,7 +23,7 @@ def command(source: str, *, show_all: bool) -> None:
     """Show which models a page of links offers: a rentry page, a README on GitHub or GitLab, any page or text file.
 
     Entries are fetched with `hubtool download list:URL#LABEL`; without a label, or with a pattern such as `*_style`, all that
-    it means are.
+    it means are. What was added, removed, moved or renamed since the list was last seen in another state is said.
 
     \b
     hubtool list-links https://rentry.org/ponyxl_loras_n_stuff
@@ -34,7 +34,13 @@ def command(source: str, *, show_all: bool) -> None:
 
     page = LinkList(checked_source(source), current_run().settings()).page()
     rows = [_row(source, row_of(link)) for link in page.links if show_all or link.is_entry]
-    fields = {"source": source, "fetched_from": page.fetched_from, "at": page.at, "results": rows}
+    fields = {
+        "source": source,
+        "fetched_from": page.fetched_from,
+        "at": page.at,
+        "results": rows,
+        "changes": page.changes,
+    }
     answer(fields, lambda: _text(page, rows))
 
 
@@ -46,6 +52,8 @@ def _row(source: str, row: Row) -> Row:
 def _text(page: ListPage, rows: list[Row]) -> str:
     skipped = sum(not link.is_entry for link in page.links)
     say(f"{len(page.links) - skipped} entries, {skipped} other links, read on {page.at}.")
+    for each in page.changes:
+        say(f"{each.change}: {each.label}{f' (was {each.before})' if each.before else ''}")
     cells = [(r["label"] or r["url"], r["kind"], _last(r["category"]), _joined(r["triggers"]), _note(r)) for r in rows]
     return table(cells, _HEADINGS) if rows else ""
 

@@ -248,7 +248,11 @@ class CivitaiHub:
             versions=versions,
             mode=item.mode,
             license=License(
-                item.allow_no_credit, item.allow_commercial_use, item.allow_derivatives, item.allow_different_license
+                "",
+                item.allow_no_credit,
+                item.allow_commercial_use,
+                item.allow_derivatives,
+                item.allow_different_license,
             ),
             description=plain_text(item.description),
             raw=raw,

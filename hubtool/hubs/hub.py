@@ -87,8 +87,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class License:
-    """What the creator allows, in Civitai's terms."""
+    """What the creator allows: by the name of a licence, or in Civitai's terms."""
 
+    name: str = ""  # apache-2.0 …
     allow_no_credit: bool | None = None
     allow_commercial_use: tuple[str, ...] = ()
     allow_derivatives: bool | None = None

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from hubtool.errors import AmbiguousSpec, BadSpec, WrongFile
 from hubtool.hubs import huggingface_models as wire
-from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file
+from hubtool.hubs.hub import Found, License, Model, RemoteFile, SearchPage, Version, choose_file
 from hubtool.hubs.remote_header import is_adapter
 from hubtool.hubs.spec import ByRepository
 from hubtool.hubs.tolerant import read, record
@@ -145,7 +145,6 @@ class HuggingFace:
             trigger_words=item.trigger_words,
             files=tuple(self._file(item, entry) for entry in item.files if entry.path.lower().endswith(_WEIGHTS)),
             downloads=item.downloads,
-            raw=raw,
         )
         return Model(
             id=item.id,
@@ -159,6 +158,7 @@ class HuggingFace:
             url=f"{self._client.site.base}/{item.id}",
             versions=(version,),
             mode="Gated" if item.is_gated else "",
+            license=License(item.license_name or item.license),
             raw=raw,
         )
 

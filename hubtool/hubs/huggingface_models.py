@@ -38,6 +38,8 @@ class Repository(Tolerant):
     tags: Lines = ()
     gated: Line | bool | None = None  # false, "auto", "manual"
     card_base: Lines = Field((), validation_alias=AliasPath("cardData", "base_model"))
+    license_name: Line = Field("", validation_alias=AliasPath("cardData", "license_name"))
+    license: Line = Field("", validation_alias=AliasPath("cardData", "license"))
     trigger_words: Lines = Field((), validation_alias=AliasPath("cardData", "instance_prompt"))
     files: Annotated[list[Sibling], BeforeValidator(only_objects)] = Field(
         default_factory=list, validation_alias="siblings"

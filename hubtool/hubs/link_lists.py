@@ -10,6 +10,7 @@ import fnmatch
 import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ from hubtool.hubs.question import Question, Site
 from hubtool.hubs.spec import ByEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+
     from hubtool.hubs.hub import Query, RemoteFile
     from hubtool.hubs.link_text import Link
     from hubtool.hubs.spec import Spec
@@ -47,6 +49,15 @@ _NOWHERE = "https://list.invalid"  # a list on this disk may lead to public plac
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """How an entry differs from what the list had before."""
+
+    label: str
+    change: str  # added, removed, moved (the label has another address), renamed (the address has another label)
+    before: str = ""  # the former address or label
+
+
+@dataclass(frozen=True, slots=True)
 class ListPage:
     """A list as it was read."""
 
@@ -54,6 +65,7 @@ class ListPage:
     fetched_from: str  # the address that answered, or the file
     at: str  # ISO 8601
     links: tuple[Link, ...] = field(repr=False)
+    changes: tuple[Change, ...] = ()  # since it was read in another state
 
     def entries(self, label: str = "") -> list[Link]:
         """The entries that a label or pattern means; all of them without one.
@@ -153,7 +165,28 @@ class LinkList:
             )
         address, text = self._fetched()
         self._client.answers.keep(self._key(), text.encode("utf-8", "replace"))
-        return ListPage(self._source, address, now.strftime("%Y-%m-%dT%H:%M:%SZ"), tuple(read_links(text)))
+        moment, links = now.strftime("%Y-%m-%dT%H:%M:%SZ"), tuple(read_links(text))
+        return ListPage(self._source, address, moment, links, tuple(self._changes(links)))
+
+    def _changes(self, links: Sequence[Link]) -> Iterator[Change]:
+        """What is different from the last other state of the list that was seen."""
+        earlier = next(islice(self._client.answers.history(self._key()), 1, None), None)
+        if earlier is None:
+            return
+        former = [link for link in read_links(earlier.body.decode("utf-8", "replace")) if link.is_entry]
+        address, label = {link.label: link.url for link in former}, {link.url: link.label for link in former}
+        present = [link for link in links if link.is_entry]
+        for link in present:
+            if link.label in address:
+                if address[link.label] != link.url:
+                    yield Change(link.label, "moved", public_url(address[link.label]))
+            elif link.url in label:
+                yield Change(link.label, "renamed", label[link.url])
+            else:
+                yield Change(link.label, "added")
+        gone = {link.label for link in former} - {link.label for link in present}
+        kept = {link.url for link in present}
+        yield from (Change(link.label, "removed") for link in former if link.label in gone and link.url not in kept)
 
     def _key(self) -> str:
         return f"list {self._source.partition('#')[0]}"

@@ -19,7 +19,8 @@ def origin_of(resolved: Resolved) -> Origin:
     model, version, file = resolved.model, resolved.version, resolved.file
     if not resolved.hub:  # named by its address alone
         return Origin(hub="", model_name=model.name, url=public_url(file.url))
-    page = f"{model.url}?modelVersionId={version.id}" if model.url else ""
+    # only hubs that count their versions have an address for each
+    page = f"{model.url}?modelVersionId={version.id}" if model.url and str(version.id).isdigit() else model.url
     return Origin(
         hub=resolved.hub,
         model_id=str(model.id),

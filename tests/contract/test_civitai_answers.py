@@ -234,7 +234,7 @@ def test_an_overloaded_search_is_asked_again_when_it_says(server: FaultyHub, tmp
     recorded = body("err_503_search_overloaded.json")
     fault = Fault(status=503, headers={"Retry-After": "1"}, body=json.dumps(recorded["body"]).encode())
     server.on_api.append(fault)
-    assert server.open(tmp_path, timeout_s=0.2).model(MODEL).id == MODEL
+    assert server.open(tmp_path, timeout_s=3).model(MODEL).id == MODEL
     assert len(server.seen) == 2
 
 

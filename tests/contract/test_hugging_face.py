@@ -80,6 +80,7 @@ def test_a_recorded_repository_lists_its_weights_with_their_hashes(site: SmallSi
     for path, file in listed.items():
         assert (file.sha256, file.size_bytes) == (weights[path]["sha256"], weights[path]["size"])
         assert file.url == f"{site.url}/stabilityai/sdxl-turbo/resolve/{recorded['sha']}/{path}"
+    assert found.model.license.name == "sai-nc-community"
     assert (found.model.downloads, found.model.creator, found.version.id) == (588989, "test_author", recorded["sha"])
 
 

@@ -169,6 +169,21 @@ def test_a_list_that_is_away_or_too_large_is_said(site: SmallSite, settings: Set
     assert LinkList(f"{site.url}/list", replace(settings, offline=True)).page().entries()
 
 
+def test_a_list_that_changed_says_how(site: SmallSite, settings: Settings) -> None:
+    def read(text: str) -> list[tuple[str, str, str]]:
+        site.pages["/news"] = Page(text.format(h="https://files.catbox.moe").encode())
+        page = LinkList(f"{site.url}/news", settings).page()
+        return [(each.label, each.change, each.before) for each in page.changes]
+
+    assert read("{h}/aaaaaa.safetensors ink\n{h}/bbbbbb.safetensors oil\n{h}/cccccc.safetensors wax") == []
+    assert read("{h}/dddddd.safetensors ink\n{h}/bbbbbb.safetensors tar\n{h}/eeeeee.safetensors new") == [
+        ("ink", "moved", "https://files.catbox.moe/aaaaaa.safetensors"),
+        ("tar", "renamed", "oil"),
+        ("new", "added", ""),
+        ("wax", "removed", ""),
+    ]
+
+
 def test_one_entry_that_fails_does_not_stop_the_others(site: SmallSite, run: Run, tmp_path: Path) -> None:
     source = f"list:{site.url}/list"
     ended = run("download", f"{source}#nothing", f"{source}#ink_(style)", "-o", tmp_path / "out", "--json")
