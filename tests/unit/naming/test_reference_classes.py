@@ -105,6 +105,13 @@ def test_every_weight_has_one_home_in_the_authors_naming(id: str) -> None:
     }
 
 
+def test_the_table_shown_to_contributors_is_the_one_that_was_added() -> None:
+    guide = (FIXTURES.parent / "CONTRIBUTING.md").read_text("utf-8")
+    shown = [line[1:] for line in guide.split("```diff\n+++ b/")[1].split("```")[0].splitlines()[1:]]
+    added = Path(tables.__file__).parent / "architectures" / "cogview4.toml"
+    assert shown == added.read_text("utf-8").splitlines()
+
+
 # ---------------------------------------------------------------- two spellings of the authors
 
 SECOND = [id for id in architecture_ids() if architecture(id).second]
