@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.errors import (
+    BrowserNeeded,
     EarlyAccess,
     Forbidden,
     HubProblem,
@@ -82,6 +83,8 @@ def _forbidden(refusal: Refusal, message: str) -> HubProblem:
         return EarlyAccess(
             message, url=refusal.url, deadline=one_line(deadline)[:40] if isinstance(deadline, str) else ""
         )
+    if str(table.get("value", "")).startswith(("hotlink", "file_rate_limited_captcha")):  # pixeldrain
+        return BrowserNeeded(message, url=refusal.url)
     return Forbidden(message, url=refusal.url)
 
 

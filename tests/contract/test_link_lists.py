@@ -30,6 +30,7 @@ from hubtool.hubs.batch import Wish, download_all
 from hubtool.hubs.delivery import deliver
 from hubtool.hubs.link_lists import LinkList, expand_lists
 from hubtool.hubs.opening import open_hub
+from hubtool.hubs.refusals import Refusal, problem_of
 from hubtool.hubs.transfer import Transfer
 from hubtool.settings import Directories, Settings
 
@@ -176,10 +177,10 @@ def test_a_list_that_changed_says_how(site: SmallSite, settings: Settings) -> No
         return [(each.label, each.change, each.before) for each in page.changes]
 
     assert read("{h}/aaaaaa.safetensors ink\n{h}/bbbbbb.safetensors oil\n{h}/cccccc.safetensors wax") == []
-    assert read("{h}/dddddd.safetensors ink\n{h}/bbbbbb.safetensors tar\n{h}/eeeeee.safetensors new") == [
+    assert read("{h}/dddddd.safetensors ink\n{h}/bbbbbb.safetensors tar\n{h}/eeeeee.safetensors fresh") == [
         ("ink", "moved", "https://files.catbox.moe/aaaaaa.safetensors"),
         ("tar", "renamed", "oil"),
-        ("new", "added", ""),
+        ("fresh", "added", ""),
         ("wax", "removed", ""),
     ]
 
@@ -308,3 +309,7 @@ def test_pixeldrains_answers_are_read() -> None:
     folder = Path(__file__).parents[2] / "fixtures" / "responses" / "pixeldrain"
     said = read(_Drained, json.loads((folder / "info.json").read_text("utf-8")), "pixeldrain")
     assert (said.name, said.size_bytes, said.sha256) == ("ink.safetensors", 200072, "2" * 64)
+    refused = json.loads((folder / "hotlink_403.json").read_text("utf-8"))
+    problem = problem_of(Refusal(403, json.dumps(refused["body"]).encode(), {}, "https://pixeldrain.com/api/file/x"))
+    assert isinstance(problem, BrowserNeeded)
+    assert "only be downloaded from its page" in str(problem)
