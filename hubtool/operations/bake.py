@@ -19,7 +19,7 @@ from hubtool.errors import IncompatibleAdapters, NotRepresentable, UsageProblem
 from hubtool.formats.hashing import hash_file
 from hubtool.operations.adapter_output import STALE, check_output
 from hubtool.operations.bake_edits import Edits, plan_edits
-from hubtool.operations.bake_files import Written, check_folder, write_checkpoint
+from hubtool.operations.bake_files import Written, check_folder, check_kind, write_checkpoint
 from hubtool.operations.bake_tensors import Bake, Rounding, baked, recast
 from hubtool.operations.factors import is_additive
 from hubtool.operations.sources import Source, Weighted, candidates, read_sources
@@ -92,7 +92,9 @@ def bake(path: Path, sources: Sequence[Source], output: Path, options: BakeOptio
     started = time.perf_counter()
     check_output(output, [path, *(source.path for source in sources)], None, force=options.force)
     checkpoint, adapters = _read(path, sources, options)
-    if len(checkpoint.files) > 1 or checkpoint.files[0].path != path:
+    single = len(checkpoint.files) == 1 and checkpoint.files[0].path == path
+    check_kind(checkpoint.files, output, single=single)
+    if not single:
         check_folder(output)
     if options.reverse:
         _check_reversible(adapters)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import OutputExists, UsageProblem
 from hubtool.formats.atomic import atomic_output, reraise, sync_folder
+from hubtool.formats.pickle import PickleFile
 from hubtool.formats.safetensors import write_safetensors
 from hubtool.formats.tensor import nbytes
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from hubtool.formats.safetensors import SafetensorsFile
     from hubtool.formats.tensor import LazyTensor
+
+
+_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +49,21 @@ def check_folder(output: Path) -> None:
     """
     if os.path.lexists(output):
         raise UsageProblem(f"{output} exists, and folders are not replaced.", hint="Choose another name with `-o`.")
+
+
+def check_kind(files: Sequence[SafetensorsFile], output: Path, *, single: bool) -> None:
+    """What comes out is always safetensors.
+
+    Raises:
+        UsageProblem: the name says something else, or a folder holds torch's files, whose names would.
+    """
+    if single and output.suffix in _TORCH_SUFFIXES:
+        message = f"{output.name} would be a safetensors file under a torch file's name."
+        raise UsageProblem(message, hint=f"Call it {output.stem}.safetensors.")
+    torch_files = [file.path.name for file in files if isinstance(file, PickleFile)]
+    if torch_files and not single:
+        message = f"{torch_files[0]} is a torch file in a folder; only single ones can be baked into."
+        raise UsageProblem(message, hint="Download the folder's safetensors files.")
 
 
 def write_checkpoint(path: Path, files: Sequence[Written], output: Path, *, force: bool) -> None:
@@ -78,8 +97,9 @@ def write_checkpoint(path: Path, files: Sequence[Written], output: Path, *, forc
 
 
 def _write(out: IO[bytes], file: Written) -> None:
+    """The tensors in the order that they had; a torch file's in that of the reference writer."""
     order = sorted(file.tensors, key=lambda key: _start(file.source.tensors[key]))
-    write_safetensors(out, file.tensors, file.metadata, order)
+    write_safetensors(out, file.tensors, file.metadata, None if isinstance(file.source, PickleFile) else order)
 
 
 def _start(tensor: LazyTensor) -> int:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.tensors import TORCH_DTYPES, from_torch, to_torch
 from hubtool.errors import IncompatibleAdapters, NonFinite
 from hubtool.formats.tensor import FileBytes, LazyTensor
-from hubtool.naming.address import Role
-from hubtool.operations.bake_edits import Edit, weight_of
+from hubtool.naming.address import Component, ModuleRef, Role
 from hubtool.operations.extract_difference import Strips
 from hubtool.operations.factors import Factors, is_additive
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hubtool.adapters.checkpoint import Checkpoint
+    from hubtool.operations.bake_edits import Edit
 
 _STRIP = 1 << 20  # elements computed at a time; the loss by rounding is estimated from one strip of each tensor
 
@@ -111,19 +111,13 @@ def recast(tensor: LazyTensor, dtype: str) -> LazyTensor:
     return LazyTensor(dtype, tensor.shape, compute)
 
 
-def _floats(tensor: LazyTensor) -> Tensor:
-    """Its values as a matrix of its own, float32."""
-    values = to_torch(tensor)
-    return values.to(torch.float32, copy=True).reshape(tensor.shape[0], -1)
-
-
 def _change(edit: Edit, checkpoint: Checkpoint) -> Factors:
     """What an edit adds to its rows at strength 1."""
     share = edit.share
     if edit.bias is not None:
         scale = share.layer.scale if edit.bias is Role.UP_BIAS else 1.0
-        return share.rows_of(Factors(share.layer.float(edit.bias).reshape(-1, 1) * scale, None))
-    if is_additive(share.layer):
+        found = share.rows_of(Factors(share.layer.float(edit.bias).reshape(-1, 1) * scale, None))
+    elif is_additive(share.layer):
         found = share.factors()
     else:
         whole = share.layer.change(share.source_shape, _base(edit, checkpoint).reshape(share.source_shape))
@@ -132,17 +126,21 @@ def _change(edit: Edit, checkpoint: Checkpoint) -> Factors:
 
 
 def _base(edit: Edit, checkpoint: Checkpoint) -> Tensor:
-    """The weight that the change depends on, as the adapter names it: several modules' rows where it stacks them."""
-    weights = weight_of(checkpoint, edit.share.source)
-    if not weights:
-        path = edit.share.source.path
-        message = f"The change of {path} depends on the whole weight, of which the checkpoint holds only a part."
-        raise IncompatibleAdapters(path, message)
-    rows = []
-    for weight, swapped in weights:
-        values = _floats(weight.tensor) * weight.scale
-        rows.append(values.roll(values.shape[0] // 2, 0) if swapped else values)
-    return torch.cat(rows)
+    """The weight that the change depends on, as the adapter names it: several modules' rows where it stacks them.
+
+    Raises:
+        IncompatibleAdapters: the checkpoint holds only some of them.
+    """
+    source = edit.share.source
+    fused = None if source in checkpoint.weights else checkpoint.architecture.fused.get(source.path)
+    parts = [ModuleRef(Component.DENOISER, path) for path in fused.parts] if fused else [source]
+    if any(part not in checkpoint.weights for part in parts):
+        message = f"The change of {source.path} depends on the whole weight, of which the checkpoint holds only a part."
+        raise IncompatibleAdapters(source.path, message)
+    weights = [checkpoint.weights[part] for part in parts]
+    rows = [to_torch(w.tensor).float().reshape(w.tensor.shape[0], -1) * w.scale for w in weights]
+    whole = torch.cat(rows)
+    return whole.roll(whole.shape[0] // 2, 0) if fused and fused.swapped else whole
 
 
 def _check(kept: Tensor, exact: Tensor, key: str, dtype: str) -> None:

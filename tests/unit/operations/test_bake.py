@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from support.adapters import lora as lora_tensors
-from support.adapters import modules_like, spelt
+from support.adapters import modules_like, pair, spelt
 from support.changes import CROSS, KERNEL, LINEAR, POINT, loha, lokr, lora, sd1, shape, tucker, write_adapter
 from support.checkpoints import ENCODER, small_model, unet, write_diffusers, write_file, write_ldm
 from support.files import number, random_tensor, write
@@ -327,3 +327,76 @@ def test_a_dry_run_says_what_would_change_and_writes_nothing(tmp_path: Path, bas
     (tmp_path / "out.safetensors").write_bytes(b"mine")
     with pytest.raises(OutputExists):
         bake(base, [Source(adapter)], tmp_path / "out.safetensors", BakeOptions(dry_run=True))
+
+
+SD3 = {
+    "joint_blocks.0.x_block.attn.qkv": (4608, 1536),
+    "joint_blocks.0.context_block.attn.proj": (1536, 1536),
+    "joint_blocks.1.x_block.attn.proj": (1536, 1536),
+    "final_layer.adaLN_modulation.1": (3072, 1536),
+    "x_embedder.proj": (1536, 16, 2, 2),
+}
+
+
+def sd3(path: Path) -> Path:
+    """Stable Diffusion 3 in the authors' names: q, k and v stacked, the last modulation with its halves the other way."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        f"model.diffusion_model.{k}.weight": torch.randn(shape, generator=generator) * 0.02 for k, shape in SD3.items()
+    }
+    return write_file(path, tensors)
+
+
+@pytest.mark.parametrize("dialect", ["kohya", "diffusers"])
+def test_stacked_and_swapped_weights_change_where_they_should(tmp_path: Path, dialect: str) -> None:
+    base = sd3(tmp_path / "base.safetensors")
+    target = architecture("sd3-medium")
+    if dialect == "kohya":
+        paths = ["joint_blocks.0.x_block.attn.qkv", "final_layer.adaLN_modulation.1"]
+    else:
+        paths = ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_v", "norm_out.linear"]
+    shapes = {path: target.shape(unet(path)[0]) or () for path in paths}
+    rows = {unet(p)[0]: pair(shape, 4, seed, "F32") for seed, (p, shape) in enumerate(shapes.items())}
+    adapter = write(tmp_path / "a.safetensors", spelt("sd3-medium", dialect, rows))
+    options = BakeOptions(architecture="sd3-medium")
+    bake(base, [Source(adapter, 0.5)], tmp_path / "out.safetensors", options)
+    before, after = (read_safetensors(tmp_path / f"{name}.safetensors").tensors for name in ("base", "out"))
+    layers = read_adapter(adapter, architecture_id="sd3-medium").layers
+    wanted = {key: to_torch(tensor).clone() for key, tensor in before.items()}
+    modulation = "model.diffusion_model.final_layer.adaLN_modulation.1.weight"
+    stacked = "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    changes = [0.5 * layers[unet(path)[0]].delta(shape) for path, shape in shapes.items()]
+    if dialect == "kohya":
+        wanted[stacked] += changes[0]
+        wanted[modulation] += changes[1]
+    else:
+        wanted[stacked][:1536] += changes[0]
+        wanted[stacked][3072:] += changes[1]
+        wanted[modulation] += changes[2].roll(1536, 0)  # diffusers: scale, shift; the authors: shift, scale
+    for key, tensor in wanted.items():
+        assert torch.allclose(to_torch(after[key]), tensor, atol=1e-7), key
+
+
+def test_a_dora_of_one_part_sees_its_own_rows(tmp_path: Path) -> None:
+    base = sd3(tmp_path / "base.safetensors")
+    module = unet("transformer_blocks.0.attn.to_k")[0]
+    rows = {module: pair((1536, 1536), 4, 1, "F32") | {Role.MAGNITUDE: number(0.9, "F32", (1536,))}}
+    adapter = write(tmp_path / "a.safetensors", spelt("sd3-medium", "diffusers", rows))
+    bake(base, [Source(adapter)], tmp_path / "out.safetensors", BakeOptions(architecture="sd3-medium"))
+    key = "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    before, after = (to_torch(read_safetensors(tmp_path / f"{n}.safetensors").tensors[key]) for n in ("base", "out"))
+    assert torch.allclose(after[1536:3072].norm(dim=1), torch.full((1536,), 0.9), rtol=1e-5)
+    assert torch.equal(after[:1536], before[:1536])
+    assert torch.equal(after[3072:], before[3072:])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_torch_file_becomes_a_safetensors_file(tmp_path: Path, base: Path, zipped: bool) -> None:
+    tensors = {key: to_torch(tensor).clone() for key, tensor in read_safetensors(base).tensors.items()}
+    torch.save({"state_dict": tensors}, tmp_path / "base.ckpt", _use_new_zipfile_serialization=zipped)
+    adapter = write_adapter(tmp_path / "a.safetensors", {LINEAR: lora(LINEAR, 4, 1)})
+    with pytest.raises(UsageProblem, match=r"out\.ckpt"):
+        bake(tmp_path / "base.ckpt", [Source(adapter)], tmp_path / "out.ckpt", BakeOptions())
+    bake(tmp_path / "base.ckpt", [Source(adapter)], tmp_path / "out.safetensors", BakeOptions())
+    assert same(weights(tmp_path / "out.safetensors"), expected(weights(base), adapter, 1.0))
+    assert read_safetensors(tmp_path / "out.safetensors").tensors.keys() == tensors.keys()
