@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from hubtool.naming.dialect import Dialect
+    from hubtool.operations.loader import Rule
 
 _MARKS = {"all": "all", "some": "some", "none": "–"}
 #: Modules of a block with a higher index are like those of the first two, and left out.
@@ -89,13 +90,15 @@ def targets() -> str:
 
 def by_dialect() -> str:
     """One table a program: how much of a plain LoRA of each architecture it loads, in each dialect."""
-    parts = []
+    parts, seen = [], {}
     for id, table in loaders().items():
         runs = [one for one in architecture_ids() if one in table.runs]
         spoken = [name for name in _SPELLINGS if {_cell(id, one, name) for one in runs} - {"", _MARKS["none"]}]
         rows = [f"| | {' | '.join(spoken)} |", "|---" * (len(spoken) + 1) + "|"]
         rows += [f"| `{one}` | {' | '.join(_cell(id, one, name) for name in spoken)} |" for one in runs]
-        parts.append(f"### {table.title}\n\n" + "\n".join(rows) + "\n")
+        shown = "\n".join(rows)
+        same = seen.setdefault(shown, table.title)
+        parts.append(f"### {table.title}\n\n{shown if same == table.title else f'As {same}.'}\n")
     return "\n".join(parts)
 
 
@@ -111,10 +114,13 @@ def by_family() -> str:
 def differences() -> str:
     """Everything that a program does otherwise, with its source."""
     rows = ["| program | effect | what | for | source |", "|---|---|---|---|---|"]
+    programs: dict[Rule, list[str]] = {}
     for id, table in loaders().items():
         for rule in table.rules:
-            concerned = ", ".join(sorted(rule.architectures)) or "all"
-            rows.append(f"| `{id}` | {rule.effect} | {_safe(rule.says)} | {concerned} | {_safe(rule.source)} |")
+            programs.setdefault(rule, []).append(f"`{id}`")
+    for rule, ids in programs.items():
+        concerned = ", ".join(sorted(rule.architectures)) or "all"
+        rows.append(f"| {', '.join(ids)} | {rule.effect} | {_safe(rule.says)} | {concerned} | {_safe(rule.source)} |")
     return "\n".join(rows) + "\n"
 
 
