@@ -29,6 +29,7 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "jobs": ("number", "files handled at the same time"),
     "timeout": ("seconds", "silence after which a transfer reconnects"),
     "offline": ("yes/no", "never use the network"),
+    "previews": ("level", "the most explicit picture to put beside a model: none, soft, mature, all"),
     "fallback": ("list", "hubs to ask for what Civitai does not have, separated by commas, or none"),
 }
 
@@ -53,6 +54,7 @@ class Settings:
     jobs: int = 4
     timeout_s: float = STALL_S
     offline: bool = False
+    previews: str = "soft"  # as --nsfw of `search`
     hubs: Mapping[str, str] = field(default_factory=dict)  # the user's own names for hub URLs
     uis: Mapping[str, str] = field(default_factory=dict)  # the user's UIs: name → TARGET=ROOT
     further_hubs: tuple[str, ...] = ()  # asked after `hub`, in order
@@ -149,6 +151,8 @@ def _converted(settings: Settings, key: str, value: object) -> Settings:
             changed = replace(settings, timeout_s=_seconds(text))
         case "offline":
             changed = replace(settings, offline=yes)
+        case "previews":
+            changed = replace(settings, previews=_level(text))
         case "fallback":
             changed = replace(settings, fallback=_names(value))
         case "hub":
@@ -156,6 +160,12 @@ def _converted(settings: Settings, key: str, value: object) -> Settings:
         case _:
             changed = replace(settings, target=text)
     return changed
+
+
+def _level(text: str) -> str:
+    if text not in {"none", "soft", "mature", "all"}:
+        raise ValueError(text)
+    return text
 
 
 def _seconds(text: str) -> float:

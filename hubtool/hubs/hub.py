@@ -30,7 +30,7 @@ HASH_KINDS = ("sha256", "autov1", "autov2", "autov3", "blake3", "crc32")
 Sort = Literal["downloads", "rating", "newest", "relevance"]
 Nsfw = Literal["none", "soft", "mature", "all"]
 #: --nsfw → the bits that a model or picture may have. PG 1, PG13 2, R 4, X 8, XXX 16, blocked 32.
-ALLOWED_LEVELS: Mapping[Nsfw, int] = {"none": 1 | 2, "soft": 1 | 2, "mature": 1 | 2 | 4, "all": ~0}
+ALLOWED_LEVELS: Mapping[str, int] = {"none": 1 | 2, "soft": 1 | 2, "mature": 1 | 2 | 4, "all": ~0}
 Status = Literal["downloaded", "present"]
 
 
@@ -256,6 +256,12 @@ class Hub(Protocol):
 
     def abort(self) -> None:
         """Make every transfer in progress fail at once, from another thread."""
+
+
+def pictures_within(images: Sequence[PreviewImage], nsfw: str) -> list[PreviewImage]:
+    """Those that are no more explicit than a level of ALLOWED_LEVELS; unrated ones pass."""
+    allowed = ALLOWED_LEVELS.get(nsfw, 0)
+    return [image for image in images if image.nsfw_level & ~allowed == 0]
 
 
 def choose_file(version: Version, wanted: str = "") -> RemoteFile:

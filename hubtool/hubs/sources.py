@@ -14,7 +14,7 @@ from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.answers import Misses
 from hubtool.hubs.civitai import CivitaiHub
 from hubtool.hubs.direct import direct_file
-from hubtool.hubs.hub import ALLOWED_LEVELS, Found, Resolved, SearchPage, newest
+from hubtool.hubs.hub import ALLOWED_LEVELS, Found, Resolved, SearchPage, newest, pictures_within
 from hubtool.hubs.link_lists import LinkList
 from hubtool.hubs.spec import ByEntry, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, parse
 
@@ -131,10 +131,9 @@ class Sources:
     def pictures(self, found: Found, nsfw: Nsfw, limit: int) -> list[PreviewImage]:
         """Pictures and videos that people made with a version; of other hubs, those that the page shows."""
         hub, version = self._in_use[0], found.version or newest(found.model)
-        allowed = ALLOWED_LEVELS[nsfw]
         if isinstance(hub, CivitaiHub) and str(version.id).isdigit():
-            return hub.pictures(version.id, allowed, limit)
-        return [image for image in version.images if image.nsfw_level & ~allowed == 0][:limit]
+            return hub.pictures(version.id, ALLOWED_LEVELS[nsfw], limit)
+        return pictures_within(version.images, nsfw)[:limit]
 
     def elsewhere(self, resolved: Resolved) -> list[Resolved]:
         """The same file, by its hash, at the hubs that did not name it; those that fail to answer have none."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import AmbiguousSpec, BadSpec, HubtoolError, StorageProblem, UsageProblem
 from hubtool.formats.atomic import reraise
+from hubtool.hubs.hub import pictures_within
 from hubtool.hubs.lock import sole_writer
 from hubtool.hubs.spec import ByHash, ByModel, ByPath, ByVersion, parse
 from hubtool.library.beside import Pictures
@@ -225,6 +226,7 @@ class _Errand:
 
     def _arrival(self, resolved: Resolved, path: Path) -> Arrival:
         version = resolved.version
+        shown = pictures_within(version.images, self.work.settings.previews)
         return Arrival(
             path=path,
             name=resolved.file.name if resolved.hub and not resolved.file.name.lower().endswith(".zip") else path.name,
@@ -232,7 +234,7 @@ class _Errand:
             origin=origin_of(resolved),
             description=version.description or resolved.model.description,
             pictures=Pictures(
-                tuple(image.url for image in version.images if image.type == "image"),
+                tuple(image.url for image in shown if image.type == "image"),
                 self.work.line().hub.client_for(resolved).get_bytes,
             ),
         )

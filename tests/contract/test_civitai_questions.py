@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from contract.faulty_hub import MODEL, VERSION, Fault, FaultyHub, lora
 from contract.small_site import Asked, Page, SmallSite, page
+from unit.library.small_lora import small_lora
 
 from hubtool.errors import EarlyAccess, Forbidden, NeedsToken, NotFound, UsageProblem
 from hubtool.hubs.batch import Wish, download_all
@@ -23,6 +24,8 @@ from hubtool.settings import Directories, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.in_process import Run
 
     from hubtool.hubs.hub import Hub
 
@@ -242,3 +245,20 @@ def test_errors_are_not_kept(site: SmallSite, tmp_path: Path) -> None:
     with pytest.raises(Forbidden):
         open_hub(chosen).model(5)
     assert not (tmp_path / "d" / "answers").exists()
+
+
+def test_a_preview_is_no_more_explicit_than_the_setting_says(run: Run, tmp_path: Path) -> None:
+    with FaultyHub(small_lora()) as server:
+        server.version = {
+            "images": [
+                {"url": f"{server.api}/explicit", "type": "image", "nsfwLevel": 16},
+                {"url": f"{server.api}/video", "type": "video", "nsfwLevel": 1},
+                {"url": f"{server.api}/plain", "type": "image", "nsfwLevel": 2},
+            ]
+        }
+        run("install", MODEL, "--to", tmp_path / "one", "--hub", server.api)
+        assert [seen.path for seen in server.seen if "/api/" not in seen.path and seen.port == "api"] == ["/plain"]
+        run("config", "set", "previews", "all")
+        run("install", MODEL, "--to", tmp_path / "two", "--hub", server.api)
+        assert "/explicit" in [seen.path for seen in server.seen]
+    assert run("config", "set", "previews", "some").code == 2
