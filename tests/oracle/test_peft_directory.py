@@ -106,6 +106,7 @@ def test_text_encoders_have_folders_of_their_own(tmp_path):
     folder = written(source, tmp_path)
     config = peft.PeftConfig.from_pretrained(folder, subfolder="text_encoder")
     assert config.target_modules == {encoder.path}
+    assert list(read_adapter(folder / "text_encoder" / "adapter_model.safetensors").layers) == [encoder]
     model = block({encoder.path: (3072, 768)})
     wrapped = peft.PeftModel.from_pretrained(model, folder, subfolder="text_encoder")
     layer = dict(wrapped.named_modules())[f"base_model.model.{encoder.path}"]

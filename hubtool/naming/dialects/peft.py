@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DENOISER = ("base_model.model.", "{denoiser}.base_model.model.", "base_model.model.{denoiser}.")
-_ENCODER = ("{diffusers}.base_model.model.", "base_model.model.{diffusers}.")
+#: The last is a folder that the encoder has for itself.
+_ENCODER = ("{diffusers}.base_model.model.", "base_model.model.{diffusers}.", "base_model.model.")
 _BOTH = joined(PEFT, PEFT_NAMED)
 #: In a block of FLUX: the authors' module and DiffSynth's (diffsynth/models/flux_dit.py).
 _DIFFSYNTH = {
