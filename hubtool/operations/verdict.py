@@ -188,4 +188,4 @@ def _unread(table: Loader, family: str, case: Case) -> str:
 
 
 def _full_keys(case: Case, subject: Subject, suffixes: frozenset[str]) -> list[str]:
-    return [subject.grouped.keys.get((case.key, suffix), case.key + suffix) for suffix in suffixes]
+    return [subject.grouped.keys.get((case.key, suffix), case.key + suffix) for suffix in sorted(suffixes)]
