@@ -1,7 +1,8 @@
 """Which dialect and architecture a set of keys is: ranked candidates with evidence, never a guess.
 
 Order (the contract's): share of tensors explained with matching dimensions, share of the touched module families that is
-present, metadata, the architecture's prior, fewest untouched modules.
+present, metadata, the architecture's prior, fewest untouched modules. Before the prior comes the share of modules spelt as the
+dialect itself writes them: bare names of diffusers' are Qwen-Image's way, FLUX's bare names are the authors'.
 """
 
 from __future__ import annotations
