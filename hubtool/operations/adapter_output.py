@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 Alpha = float | Literal["rank", "keep"]  # alpha = rank (scale 1), the scale as it was, or a number
 
-#: Float dtypes by the digits they hold; what is computed from several dtypes gets the one furthest back.
-_DIGITS = ("F8_E5M2", "F8_E4M3", "BF16", "F16", "F32", "F64")
+#: Float dtypes by the digits they hold; what is computed from several dtypes gets the one furthest back. What is computed
+#: from float8 gets F16, for another rounding to float8 would cost more than the computation is worth.
+_DIGITS = ("BF16", "F16", "F32", "F64")
 #: Metadata about the tensors or scales of the file that was read; true of no other.
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", OURS_KEY, PEFT_KEY, RECORD_KEY)
 
@@ -93,7 +94,7 @@ def check_output(output: Path, inputs: Iterable[Path], dialect_id: str | None, *
 
 
 def common_dtype(adapters: Iterable[Adapter]) -> str:
-    """The float dtype with the most digits among all factors; F16 if there are none."""
+    """The float dtype with the most digits among all factors; F16 of float8 alone."""
     found = {
         tensor.dtype
         for adapter in adapters

@@ -136,6 +136,14 @@ def test_the_error_that_is_told_includes_the_rounding_of_what_is_stored(tmp_path
     assert found.relative_error == pytest.approx(measured, rel=0.02)
 
 
+@pytest.mark.parametrize(("stored", "result"), [("F16", "F16"), ("BF16", "BF16"), ("F32", "F32"), ("F8_E4M3", "F16")])
+def test_the_dtype_stays_unless_it_is_too_coarse_to_compute_with(tmp_path: Path, stored: str, result: str) -> None:
+    source = write_adapter(tmp_path / "a.safetensors", {LINEAR: lora(LINEAR, 8, 1, dtype=stored)})
+    found = resize(source, tmp_path / "out.safetensors", ResizeOptions(rank=4))
+    layer = read_adapter(tmp_path / "out.safetensors").layers[sd1(LINEAR)[0]]
+    assert (found.dtype, layer.tensors[Role.UP].dtype) == (result, result)
+
+
 def test_a_change_of_nothing_stays_one(tmp_path: Path) -> None:
     factors = lora(LINEAR, 8, 1) | {Role.UP: number(0.0, "F32", (320, 8))}
     source = write_adapter(tmp_path / "a.safetensors", {LINEAR: factors, CROSS: lora(CROSS, 8, 2)})
