@@ -233,3 +233,72 @@ def test_httpx_logs_at_debug_level_hold_no_token(
     with caplog.at_level(logging.DEBUG):
         assert who_am_i(settings, site.url).name == "ann"
     assert SECRET not in caplog.text
+
+
+KEYRING = '''
+"""A keyring that keeps secrets in a file beside it."""
+import json, pathlib
+from keyring import errors
+PLACE = pathlib.Path(__file__).with_name("secrets.json")
+
+class Ring:
+    priority = {priority}
+
+def get_keyring():
+    return Ring()
+
+def _all():
+    return json.loads(PLACE.read_text()) if PLACE.exists() else {{}}
+
+def get_password(service, name):
+    return _all().get(f"{{service}}/{{name}}")
+
+def set_password(service, name, secret):
+    if secret == "refused":
+        raise errors.KeyringError("will not store refused")
+    PLACE.write_text(json.dumps(_all() | {{f"{{service}}/{{name}}": secret}}))
+
+def delete_password(service, name):
+    PLACE.write_text(json.dumps({{k: v for k, v in _all().items() if k != f"{{service}}/{{name}}"}}))
+'''
+
+
+@pytest.fixture
+def keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package `keyring` with a small keyring of ours; the folder that it keeps secrets in."""
+    folder = tmp_path / "site" / "keyring"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(KEYRING.format(priority=5))
+    (folder / "errors.py").write_text("class KeyringError(Exception):\n    pass\n")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    yield folder
+    for name in ("keyring", "keyring.errors"):
+        sys.modules.pop(name, None)
+
+
+def test_a_keyring_that_is_installed_holds_the_key_and_the_file_does_not(
+    site: SmallSite, settings: Settings, keyring: Path
+) -> None:
+    assert log_in(settings, site.url, SECRET).source == "keyring"
+    path = settings.directories.config / "tokens.json"
+    assert SECRET not in path.read_text()
+    assert SECRET in (keyring / "secrets.json").read_text()
+    assert (who_am_i(settings, site.url).name, who_am_i(settings, site.url).source) == ("ann", "keyring")
+    assert log_out(settings, site.url)
+    assert SECRET not in (keyring / "secrets.json").read_text()
+
+
+def test_a_keyring_that_refuses_is_reported_without_the_key(settings: Settings, keyring: Path) -> None:
+    store = Store(settings.directories.config / "tokens.json")
+    with pytest.raises(StorageProblem) as caught:
+        store.write("civitai", "refused")
+    assert "refused (KeyringError)" in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_keyring_that_has_nothing_to_keep_secrets_in_is_passed_over(
+    site: SmallSite, settings: Settings, keyring: Path
+) -> None:
+    (keyring / "__init__.py").write_text(KEYRING.format(priority=0))
+    assert log_in(settings, site.url, SECRET).source.endswith("tokens.json")
