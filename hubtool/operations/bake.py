@@ -21,6 +21,7 @@ from hubtool.operations.adapter_output import STALE, check_output
 from hubtool.operations.bake_edits import Edits, plan_edits
 from hubtool.operations.bake_files import Written, check_folder, check_kind, write_checkpoint
 from hubtool.operations.bake_tensors import Bake, Rounding, baked, recast
+from hubtool.operations.extract_report import peak_memory_bytes
 from hubtool.operations.factors import is_additive
 from hubtool.operations.sources import Source, Weighted, candidates, read_sources
 
@@ -73,6 +74,7 @@ class Baking:
     rounding: float | None  # share of the change that storing it lost, estimated
     size_bytes: int | None
     seconds: float
+    peak_memory_bytes: int | None  # of this process so far, mapped pages included
     notes: tuple[str, ...]
 
 
@@ -121,6 +123,7 @@ def bake(path: Path, sources: Sequence[Source], output: Path, options: BakeOptio
         rounding=rounding.share,
         size_bytes=sum(file.size_bytes for file in written) if written else None,
         seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
         notes=tuple(_notes(checkpoint, edits, rounding, options)),
     )
 

@@ -30,6 +30,7 @@ from hubtool.operations.adapter_output import (
     whole_error,
     write,
 )
+from hubtool.operations.extract_report import peak_memory_bytes
 from hubtool.operations.factors import FACTOR_ROLES, Factors, added, changes_weight, is_additive, truncated
 from hubtool.operations.merge_exact import VECTOR_ROLES, joined, scaled_layer, vectors
 from hubtool.operations.merge_metadata import describe
@@ -102,6 +103,7 @@ class Merging:
     relative_error: float | None
     size_bytes: int | None
     seconds: float
+    peak_memory_bytes: int | None  # of this process so far, mapped pages included
     notes: tuple[str, ...]
     layers: tuple[MergedModule, ...]
 
@@ -169,6 +171,7 @@ def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Mer
         relative_error=error,
         size_bytes=output.stat().st_size if results else None,
         seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
         notes=tuple(_notes(files)),
         layers=tuple(_row(module, terms[module], row) for module, row in zip(terms, results, strict=False)),
     )

@@ -37,6 +37,7 @@ from hubtool.operations.adapter_output import (
     write,
 )
 from hubtool.operations.as_lora import spectrum
+from hubtool.operations.extract_report import peak_memory_bytes
 from hubtool.operations.factors import FACTOR_ROLES, LowRank, factored_rank, factors_of, truncated
 from hubtool.operations.per_module import for_each
 from hubtool.operations.placement import shape_of
@@ -123,6 +124,7 @@ class Resizing:
     size_bytes: int | None
     size_before_bytes: int
     seconds: float
+    peak_memory_bytes: int | None  # of this process so far, mapped pages included
     notes: tuple[str, ...]
     layers: tuple[ResizedModule, ...]
 
@@ -182,6 +184,7 @@ def resize(path: Path, output: Path, options: ResizeOptions) -> Resizing:
         size_bytes=output.stat().st_size if made else None,
         size_before_bytes=file.size_bytes,
         seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
         notes=tuple(_notes(source, items)),
         layers=tuple(_row(item, row) for item, row in zip(items, made, strict=False)),
     )
