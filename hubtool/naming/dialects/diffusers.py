@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from hubtool.naming.dialect import Dialect
 from hubtool.naming.spelling import Spelling
-from hubtool.naming.suffixes import LYCORIS, PEFT, joined
+from hubtool.naming.suffixes import KOHYA, PEFT, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_READ = joined(PEFT, LYCORIS)
+_READ = joined(PEFT, KOHYA)
 _LOST = len("diffusion_model.") - len("transformer.")
 
 
@@ -30,8 +30,8 @@ DIALECT = Dialect(
     rank_order=20,
     spellings=(
         Spelling(PEFT, ("{denoiser}.",), ("{diffusers}.",)),
-        # LyCORIS tensors under diffusers' names; read, never written
-        Spelling(_READ, ("{denoiser}.",), ("{diffusers}.",), malformed=True),
+        # kohya's and LyCORIS's tensors under diffusers' names (SimpleTuner, ai-toolkit, OneTrainer's backups)
+        Spelling(_READ, ("{denoiser}.",), ("{diffusers}.",), read_only=True),
         # `transformer.` cut as if it were `diffusion_model.`: seen in FLUX.2 files (lora_conversion_utils.py reads them too)
         Spelling(_READ, ("", "diffusion_model.", "{denoiser}."), (), respell=_beheaded, malformed=True),
     ),

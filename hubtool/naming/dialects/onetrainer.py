@@ -2,8 +2,7 @@
 
 `lora_transformer_` + diffusers' path, text encoders counted from te1 without gaps, is its oldest format. In 2025 it wrote
 `transformer.` + the authors' path, each part of a fused module by number (`double_blocks.0.img_attn.qkv.1`), and `clip_l.`, `t5.`
-for text encoders. Its backups have diffusers' dotted paths. What it calls kohya, ComfyUI, original and diffusers are those
-dialects.
+for text encoders. What it calls kohya, ComfyUI, original and diffusers are those dialects.
 """
 
 from __future__ import annotations
@@ -33,6 +32,5 @@ DIALECT = Dialect(
     spellings=(
         Spelling(KOHYA, ("lora_transformer_",), ("lora_{onetrainer}_",), "_"),
         Spelling(KOHYA, ("{denoiser}.",), ("{component}.",), naming="split", respell=_image_input),
-        Spelling(KOHYA, ("{denoiser}.",), ("{diffusers}.",)),
     ),
 )

@@ -60,7 +60,7 @@ VARIANTS = {
             unet("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"),
         "unet.middle_block.1.transformer_blocks.9.attn2.to_k":
             unet("mid_block.attentions.0.transformer_blocks.9.attn2.to_k")}),
-    "OneTrainer's backups": Variant("onetrainer", "flux1", KOHYA, {
+    "OneTrainer's backups": Variant("diffusers", "flux1", KOHYA, {
         "transformer.transformer_blocks.0.attn.to_q": transformer("transformer_blocks.0.attn.to_q"),
         f"text_encoder.{CLIP}": clip_l(CLIP)}),
     "O3 original": Variant("original", "flux1", PEFT, {

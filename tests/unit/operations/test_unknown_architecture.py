@@ -147,12 +147,12 @@ def test_alpha_is_recorded_where_diffusers_looks_for_it_and_comes_back(folder: P
     tensors = adapter(prefixed("transformer."), KOHYA, 3)
     source = write(folder / "x.safetensors", tensors)
     done = convert(source, "diffusers", folder / "y.safetensors")
-    assert (done.from_, done.alpha, done.exact) == ("onetrainer", "recorded", True)
+    assert (done.from_, done.alpha, done.exact) == ("diffusers", "recorded", True)
     metadata = parsed((folder / "y.safetensors").read_bytes())[1]
     record = json.loads(metadata["lora_adapter_metadata"])
     assert (record["transformer.lora_alpha"], record["transformer.r"]) == (3.0, 4)
     assert "hubtool.architecture" not in metadata
-    convert(folder / "y.safetensors", "onetrainer", folder / "z.safetensors")
+    convert(folder / "y.safetensors", "kohya", folder / "z.safetensors")
     assert read(folder / "z.safetensors") == tensors
 
 
