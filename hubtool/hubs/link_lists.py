@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import islice
@@ -92,6 +93,8 @@ class LinkList:
         self._source, self._settings = source, settings
         base = origin(source) if "://" in source else _NOWHERE
         self._client = Client(Site(base, frozenset()), settings, traffic)
+        self._read: ListPage | None = None
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -141,7 +144,9 @@ class LinkList:
 
     def entry(self, label: str) -> Link:
         """The one entry that a label means."""
-        entries = self.page(fresh=FRESH).entries(label)
+        with self._lock:  # hundreds of entries are one reading
+            self._read = self._read or self.page(fresh=FRESH)
+        entries = self._read.entries(label)
         if len(entries) > 1:
             raise BadSpec(f"{label or 'The list'} means {len(entries)} entries of the list.", hint="Name one label.")
         return entries[0]

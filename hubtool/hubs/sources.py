@@ -7,6 +7,7 @@ count alike. What a person typed is always asked for, whatever was answered befo
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from hubtool.errors import EarlyAccess, HubProblem, NeedsToken, NotFound, UsageProblem
@@ -38,6 +39,7 @@ class Sources:
         """`named` opens a catalogue by its name; `pages` is the address whose pages count as those of the first hub."""
         self._in_use, self._further, self._open, self._pages = tuple(in_use), tuple(further), named, pages
         self._named: dict[str, Catalogue] = {hub.name: hub for hub in (*in_use, *further)}
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -142,7 +144,7 @@ class Sources:
 
     def abort(self) -> None:
         """Make every transfer in progress fail at once, from another thread."""
-        for hub in self._named.values():
+        for hub in list(self._named.values()):
             hub.client.abort()
 
     # ------------------------------------------------------------ who is asked
@@ -163,9 +165,10 @@ class Sources:
         return [ByHash("sha256", hashes.sha256), *weak]
 
     def _catalogue(self, name: str) -> Catalogue:
-        if name not in self._named:
-            self._named[name] = self._open(name)
-        return self._named[name]
+        with self._lock:
+            if name not in self._named:
+                self._named[name] = self._open(name)
+            return self._named[name]
 
     def _list(self, source: str) -> LinkList:
         found = self._catalogue(f"list:{source}")
