@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from hubtool.operations.ranks import FixedRank
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,17 +26,18 @@ GAINED = 1.5e-3  # stop when a step lowered the error by less than this share of
 EXPECTED = 2.5e-3  # or when all further steps together would, to judge by the last two (in truth a third of that)
 BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more than all eigenvectors
 MAX_BLOCKS = 16
-_DOUBT = {torch.bfloat16: 1e-4, torch.float32: 1e-6}  # share of ‖A‖² by which Ritz values may be wrong
+MARGIN = 4  # vectors beyond the rank, for a rule to be decided again by more precise values
 _LARGE = 1 << 22  # elements: a matrix that does not stay in the cache, where wide blocks read it less often
 _WELL_CONDITIONED = 0.5  # smallest diagonal element of a Cholesky factor with which one round is orthogonal to rounding
 
 
 class Leading(NamedTuple):
-    """What a search found: the leading singular vectors, in order."""
+    """What a search found: the leading singular vectors, in order, and a few more where the rule depends on the values."""
 
     left: Tensor  # (rank, side), orthonormal rows
     image: Tensor  # left · A, (rank, columns), float32 but with the rounding of A's dtype
     energies: Tensor  # squared lengths of the image's rows, float64, on the CPU
+    doubt: float  # by which they, or their sums, may still be too small
 
 
 def search(wide: Tensor, norm: float, rule: RankRule) -> Leading | None:
@@ -48,7 +51,7 @@ def search(wide: Tensor, norm: float, rule: RankRule) -> Leading | None:
     side, columns = wide.shape
     width = block_width(rule.expected(side), side, side * columns)
     basis = _Basis(wide, min(side, MAX_BLOCKS * width))
-    convergence = _Convergence(rule, norm, _DOUBT[wide.dtype] * norm)
+    convergence = _Convergence(rule, norm)
     block = orthonormal((wide @ gaussian(columns, width, wide)).float().T)
     while True:
         basis.add(block)
@@ -61,7 +64,10 @@ def search(wide: Tensor, norm: float, rule: RankRule) -> Leading | None:
             rank = rule.rank(basis.energies(), norm, math.inf)
             break
         block = basis.next_block()
-    return None if rank is None else basis.leading(rank)
+    if rank is None:
+        return None
+    more = 0 if isinstance(rule, FixedRank) else MARGIN
+    return basis.leading(min(rank + more, basis.size), convergence.gain)
 
 
 def block_width(rank: int, side: int, elements: int) -> int:
@@ -101,11 +107,11 @@ class _Basis:
         values: Tensor = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
         return values
 
-    def leading(self, rank: int) -> Leading:
+    def leading(self, rank: int, doubt: float) -> Leading:
         """The Ritz vectors of the largest values."""
         values, turn = eigen(self._gram[: self.size, : self.size])
         turn = turn[:, :rank].T
-        return Leading(turn @ self._vectors[: self.size], turn @ self._images[: self.size], values[:rank])
+        return Leading(turn @ self._vectors[: self.size], turn @ self._images[: self.size], values[:rank], doubt)
 
     def next_block(self) -> Tensor:
         """A·Aᵀ times the last block, orthogonal to the basis.
@@ -134,8 +140,9 @@ class _Basis:
 class _Convergence:
     """Watches the Ritz values from step to step."""
 
-    def __init__(self, rule: RankRule, norm: float, doubt: float) -> None:
-        self._rule, self._norm, self._doubt = rule, norm, doubt
+    def __init__(self, rule: RankRule, norm: float) -> None:
+        self._rule, self._norm = rule, norm
+        self.gain = norm  # of the last step
         self._steps: list[Tensor] = []
         self.candidate: int | None = None  # the rank as the values stand now
 
@@ -146,12 +153,12 @@ class _Convergence:
         if rank is None or len(self._steps) < 2 or len(self._steps[-2]) < rank:
             return None
         gains = (energies[:rank] - self._steps[-2][:rank]).clamp_min(0)
-        gain = float(gains.sum())
+        gain = self.gain = float(gains.sum())
         left = max(self._norm - float(energies[:rank].sum()), 1e-7 * self._norm)
         # ½: the error is a root
         if 0.5 * gain > GAINED * left and 0.5 * self._expected(gains) > EXPECTED * left:
             return None
-        return self._rule.rank(energies, self._norm, gain + self._doubt)
+        return self._rule.rank(energies, self._norm, gain)
 
     def _expected(self, gains: Tensor) -> float:
         """What all further steps will gain, if each value goes on as in the last two steps.

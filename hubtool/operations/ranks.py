@@ -28,10 +28,6 @@ class RankRule(Protocol):
         """About how many will be kept, to choose a method and a block size."""
         ...
 
-    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
-        """Whether the values that were kept, now known in float32, are as many as they should be."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class FixedRank:
@@ -47,11 +43,6 @@ class FixedRank:
     def expected(self, side: int) -> int:
         """The number itself, or all."""
         return min(self.value, side)
-
-    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
-        """Always: nothing depends on the values."""
-        del energies, squared_norm
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +65,6 @@ class EnergyRank:
         """Unknown; a usual rank."""
         return min(32, side, self.limit)
 
-    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
-        """They reach the share and without the last one would not."""
-        return self.rank(energies, squared_norm, 0.0) == len(energies)
-
 
 @dataclass(frozen=True, slots=True)
 class ThresholdRank:
@@ -98,11 +85,6 @@ class ThresholdRank:
         """Unknown; a usual rank."""
         return min(32, side, self.limit)
 
-    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
-        """They all exceed the threshold."""
-        del squared_norm
-        return bool((energies > self.value**2).all())
-
 
 @dataclass(frozen=True, slots=True)
 class RatioRank:
@@ -118,11 +100,6 @@ class RatioRank:
     def expected(self, side: int) -> int:
         """Unknown; a usual rank."""
         return min(32, side, self.limit)
-
-    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
-        """They all exceed it."""
-        del squared_norm
-        return bool((energies > self.value**2 * energies[0]).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +121,3 @@ class QuantileRank:
     def expected(self, side: int) -> int:
         """All have to be known."""
         return side
-
-    def confirms(self, energies: Tensor, squared_norm: float) -> bool:
-        """Decided beforehand."""
-        del energies, squared_norm
-        return True

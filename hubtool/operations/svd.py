@@ -11,7 +11,7 @@ nothing is left out, the remainder is searched again at its own scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ RANK_SHARE = 6  # from rank > side / RANK_SHARE on, all eigenvectors cost less t
 REMAINDER = 1e-2  # share of the searched ‖·‖² left out below which the remainder is searched by itself
 ROUNDING = 1e-12  # share of ‖A‖² left out that is float32's own rounding
 DIRECT = 1e-3  # share of ‖A‖² below which ‖A‖² − Σσ² loses digits and the error is measured on A − BA
+DOUBT = 1e-6  # share of ‖A‖² by which singular values in float32 may be wrong
 _BIAS = 1e-3  # share of ‖A − BA‖² by which it may be misjudged, for the search's own factors to be taken
 _BFLOAT16 = 2.0**-9 / 3**0.5  # root mean square of a relative rounding error
 _SMALL_SIDE = 64
@@ -123,9 +124,22 @@ def _randomized(matrix: Matrix, rule: RankRule) -> Truncation | None:
         if isinstance(rule, FixedRank) and _is_precise(leading, matrix, dtype):
             return _factors(matrix, leading.left, leading.image)
         found = _refined(matrix, leading.left)
-        if rule.confirms(found.energies, matrix.squared_norm):
-            return found
+        rank = rule.rank(found.energies, matrix.squared_norm, leading.doubt + DOUBT * matrix.squared_norm)
+        if rank is not None:
+            return _cut(found, rank)
     return None
+
+
+def _cut(found: Truncation, rank: int) -> Truncation:
+    """Only the first directions."""
+    lost = float(found.energies[rank:].sum())
+    return replace(
+        found,
+        up=found.up[:, :rank],
+        down=found.down[:rank],
+        energies=found.energies[:rank],
+        squared_error=found.squared_error + lost,
+    )
 
 
 def _is_precise(leading: Leading, matrix: Matrix, dtype: torch.dtype) -> bool:
