@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.layer import parametrizations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from hubtool.naming.architecture import Architecture
     from hubtool.naming.dialect import Dialect
+
+FOLDER = Path(__file__).parent.parent / "docs" / "formats"
 
 #: What a module of each family or modifier may consist of: the first layout that a dialect can say is the one counted.
 _LAYOUTS: dict[str, tuple[frozenset[Role], ...]] = {
@@ -130,10 +133,20 @@ def _way(spoken: Dialect, layouts: tuple[frozenset[Role], ...]) -> str:
     return "read" if any(layout <= known for layout in layouts) else "–"
 
 
+def pages() -> str:
+    """The pages beside this one, by title."""
+    files = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md")
+    return (
+        "\n".join(f"- [{path.read_text('utf-8').partition(chr(10))[0].lstrip('# ')}]({path.name})" for path in files)
+        + "\n"
+    )
+
+
 FORMAT_TABLES: dict[str, Callable[[], str]] = {
     "architectures": architectures,
     "dialects": dialect_table,
     "parametrizations": families,
     "reach": reach,
     "said": said,
+    "pages": pages,
 }
