@@ -20,6 +20,7 @@ from hubtool.formats.safetensors import write_safetensors
 from hubtool.formats.tensor import scalar_tensor
 from hubtool.naming.address import Role
 from hubtool.naming.dialect import dialect
+from hubtool.operations.per_module import one_thread
 
 # after our own modules: hubtool.adapters.tensors says what to install where torch is missing
 import torch  # isort: skip
@@ -157,7 +158,7 @@ def write(output: Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[str
     Raises:
         OutputExists, DiskFull, StorageProblem: from the disk; nothing is left behind.
     """
-    with atomic_output(output, force=force) as out:
+    with one_thread(), atomic_output(output, force=force) as out:
         write_safetensors(out, tensors, metadata)
 
 

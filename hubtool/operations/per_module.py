@@ -5,8 +5,9 @@ The matrices are small, so that modules side by side use the cores better than t
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -38,16 +39,25 @@ def for_each(
         with torch.inference_mode():
             return work(item)
 
+    with one_thread():
+        pool = ThreadPoolExecutor(workers or default_workers(), "module", lambda: torch.set_num_threads(1))
+        try:
+            futures = [pool.submit(inferred, item) for item in items]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                if progress:
+                    progress(done, len(items))
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic within the block runs in the thread that asks for it: small tensors cost less than waking another one."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(workers or default_workers(), "module", lambda: torch.set_num_threads(1))
     try:
-        futures = [pool.submit(inferred, item) for item in items]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            if progress:
-                progress(done, len(items))
-        return [future.result() for future in futures]
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads_before)
