@@ -79,7 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
         root.main(prog_name="hubtool")
     from hubtool.cli._errors import run_guarded
 
-    gc.set_threshold(100_000, 50, 1000)  # a command is short, and importing torch makes a million objects to look through
+    # a command is short, and importing torch makes a million objects to look through
+    gc.set_threshold(100_000, 50, 1000)
     code = run_guarded(root, arguments)
     gc.freeze()  # nor are they looked through at the end: 0.4 s
     raise SystemExit(code)
