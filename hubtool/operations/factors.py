@@ -269,14 +269,16 @@ def _of_product(left: Tensor, right: Tensor, rule: RankRule, name: str) -> LowRa
     side = min(packed.shape)
     triangle = packed[:side].triu()
     core = _finite(_triangle(left) @ triangle.T, name).double()
-    _, values, turned = torch.linalg.svd(core, full_matrices=False)
-    energies = values.square()
+    # in float64 the eigenvectors of the square have all the digits that float32 has, and cost a third less than an SVD
+    values, vectors = torch.linalg.eigh(core.T @ core)
+    energies = values.flip(0).clamp_min(0)
     rank = _rank(rule, energies)
-    vectors, values = turned[:rank].float(), values[:rank]
-    up = left @ (triangle.T @ vectors.T)
-    up *= torch.where(values > _NOTHING * values[0], values.rsqrt(), 0.0).float()
-    down = vectors @ torch.linalg.householder_product(packed[:, :side], reflectors).T
-    down *= values.sqrt().float()[:, None]
+    turned, roots = vectors.flip(1)[:, :rank].float(), energies[:rank].sqrt().sqrt()
+    up = left @ (triangle.T @ turned)
+    up *= torch.where(roots > math.sqrt(_NOTHING) * roots[0], 1 / roots, 0.0).float()
+    down = turned.new_zeros(packed.shape[0], rank)
+    down[:side] = turned * roots.float()
+    down = torch.ormqr(packed[:, :side], reflectors, down).T
     return LowRank(up, down, energies[:rank], float(energies.sum()), float(energies[rank:].sum()))
 
 
