@@ -167,8 +167,9 @@ def _remarks(outcome: Outcome, beside: Mapping[str, float], rounding: float) -> 
         remarks.append(f"{len(outcome.small)} changes of biases and norms are written whole; few tools read them.")
     if beside:
         first = max(beside, key=lambda name: beside[name])
+        tensors = "1 tensor" if len(beside) == 1 else f"{len(beside)} tensors"
         remarks.append(
-            f"{len(beside)} tensors changed that a LoRA does not carry (outer layers, norms, biases, embeddings, VAE), "
+            f"{tensors} changed that a LoRA does not carry (outer layers, norms, biases, embeddings, VAE), "
             f"most of all {first}."
         )
     if rounding > _NOISY:
