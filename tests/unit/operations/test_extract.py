@@ -232,7 +232,7 @@ def test_what_a_lora_cannot_carry_is_reported(tmp_path: Path, models: tuple[Weig
     found = run(tmp_path, base, changed)
     assert found.left_out is not None
     assert 0 < found.left_out < 0.1
-    assert any("1 tensors changed that a LoRA does not carry" in note and INPUT in note for note in found.notes)
+    assert any("1 tensor changed that a LoRA does not carry" in note and INPUT in note for note in found.notes)
 
 
 # ---------------------------------------------------------------- ranks
