@@ -90,6 +90,18 @@ def hash_file(path: Path) -> Hashes:
     )
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a regular file, lower-case hex.
+
+    Raises:
+        FileMissing, NotRegularFile, StorageProblem: there is no readable file, or it changed meanwhile.
+    """
+    digest = sha256()
+    for _, block in _blocks(open_regular(path)):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 class BodyHashes(NamedTuple):
     """What a header may state of the bytes behind it; see the table above."""
 
