@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hubtool.operations.ranks import RankRule
 
 GAINED = 1.5e-3  # stop when a step lowered the error by less than this share of it
-EXPECTED = 2.5e-3  # or when all further steps together would, to judge by the last two (in truth a third of that)
+EXPECTED = 1.2e-3  # or when all further steps together would, to judge by the last two (in truth about half of that)
 BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more than all eigenvectors
 MAX_BLOCKS = 16
 MARGIN = 4  # vectors beyond the rank, for a rule to be decided again by more precise values
