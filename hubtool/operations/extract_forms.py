@@ -108,8 +108,8 @@ def _full(pair: Pair, matrix: svd.Matrix, plan: Plan) -> Made:
     """The change itself, computed again when it is written: all modules' together would not fit into memory."""
     dtype = TORCH_DTYPES[plan.dtype]
     stored = _stored(matrix.exact, plan.dtype, pair.module)
-    parts = zip(matrix.exact.split(_ROWS), stored.split(_ROWS), strict=True)
-    error = sum(svd.squared_norm(rows - kept.float()) for rows, kept in parts)
+    strips = [slice(start, start + _ROWS) for start in range(0, len(stored), _ROWS)]
+    error = sum(svd.squared_norm(matrix.exact[rows] - stored[rows].float()) for rows in strips)
 
     def change() -> memoryview:
         with torch.inference_mode():
@@ -154,7 +154,8 @@ def tucker(change: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 def _leading(matrix: Tensor, rank: int) -> Tensor:
     """Nearly the leading left singular vectors, (rows, rank)."""
     up = svd.truncate(svd.Matrix.of(matrix), FixedRank(rank)).up
-    return up / torch.linalg.vector_norm(up, dim=0).clamp_min(1e-30)
+    vectors: Tensor = up / torch.linalg.vector_norm(up, dim=0).clamp_min(1e-30)
+    return vectors
 
 
 def alpha_tensor(rank: int, dtype: str) -> LazyTensor:
