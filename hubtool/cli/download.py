@@ -55,11 +55,11 @@ def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
     hubtool download v:135931 --file 98765
     hubtool download @list.txt --jobs 3 --limit-rate 5M
     hubtool download hf:owner/repo
-    hubtool download "list:https://rentry.org/ponyxl_loras_n_stuff#mo_(kireinamo)"
+    hubtool download "list:https://rentry.org/PAGE#LABEL"
     """
     from hubtool.hubs.batch import Wish, download_all
-    from hubtool.hubs.opening import open_hub
     from hubtool.hubs.link_lists import expand_lists
+    from hubtool.hubs.opening import open_hub
     from hubtool.hubs.spec import expand
     from hubtool.hubs.transfer import Transfer
 

@@ -1,7 +1,7 @@
 """What ModelSpec's header fields (`modelspec.*`) call an architecture, and the code whose names the keys follow.
 
-Stability-AI/ModelSpec 1.0.0. Ids as kohya-ss/sd-scripts library/sai_model_spec.py writes them; what it does not train is called as
-mcmonkeyprojects/SwarmUI T2IModelClassSorter.cs does; UIs filter by them. What neither knows has our id.
+Stability-AI/ModelSpec 1.0.0. Ids as kohya-ss/sd-scripts library/sai_model_spec.py writes them; what it does not train is called
+as mcmonkeyprojects/SwarmUI T2IModelClassSorter.cs does; UIs filter by them. What neither knows has our id.
 """
 
 from __future__ import annotations
