@@ -80,7 +80,8 @@ def magnitudes_for(adapter: Adapter, dialect_id: str) -> Adapter:
 
 def _with_magnitude(layer: Layer, *, to_peft: bool, from_peft: bool) -> Layer:
     tensor = layer.tensors.get(Role.MAGNITUDE)
-    if tensor is None or (to_peft == from_peft and len(tensor.shape) > 1):
+    # one number is no magnitude of anything: `validate` says so, and it is carried along as it is
+    if tensor is None or not tensor.shape or (to_peft == from_peft and len(tensor.shape) > 1):
         return layer
     # only the writer tells (1, n, 1, 1) of PEFT's outputs from LyCORIS's inputs
     rows = layer.extent.rows or max(tensor.shape[:1], default=0)

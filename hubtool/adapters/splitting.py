@@ -109,6 +109,8 @@ def partition(layer: Layer, cut: Cut, rows: Sequence[int], recorded: Note | None
     if not cut.factors or recorded == SHARED:
         return None
     known = recorded if isinstance(recorded, list) else None
+    if known is not None and _shares_ranks(layer, cut, known):
+        return None
     for left, _ in cut.factors:
         tensor = layer.tensors.get(left)
         found = find_partition(tensor, rows, known) if tensor is not None and len(tensor.shape) == 2 else None
@@ -122,6 +124,12 @@ def partition(layer: Layer, cut: Cut, rows: Sequence[int], recorded: Note | None
         for rank, start, count in zip(known, starts(rows), rows, strict=True)
     )
     return known if silent else None
+
+
+def _shares_ranks(layer: Layer, cut: Cut, known: Sequence[int]) -> bool:
+    """Whether a note's ranks are those of parts that share them all: more than one module has, however many rows are zeros."""
+    left = layer.tensors.get(cut.factors[0][0])
+    return left is not None and len(left.shape) > 1 and sum(known) > left.shape[1]
 
 
 def is_silent(layer: Layer, cut: Cut, start: int, stop: int) -> bool:
