@@ -24,6 +24,8 @@ _CORES: Mapping[Role, tuple[tuple[Role, int], tuple[Role, int]]] = {
     Role.LOKR_T2: ((Role.LOKR_W2_A, 0), (Role.LOKR_W2_B, 0)),
 }
 _PER_OUTPUT = (Role.UP_BIAS, Role.DIFF_BIAS, Role.RESCALE, Role.NORM_BIAS)
+_MAY_BE_EMPTY = frozenset({Role.SPARSE_INDICES, Role.SPARSE_VALUES})
+_WEIGHTS = frozenset({Role.DIFF, Role.SET_WEIGHT, Role.NORM_WEIGHT, Role.MAGNITUDE})
 _SQUARES = (Role.OFT_BLOCKS, Role.OFT_DIAG, Role.BOFT_R)
 
 
@@ -41,6 +43,16 @@ def _fits(core: Shape, meets: Iterable[tuple[Role, int]], shapes: Mapping[Role, 
     return len(core) > 2 and (len(sides) < 2 or list(core[:2]) == sides)
 
 
+def substance(subject: Subject) -> Iterator[Problem]:
+    """Factors have elements, and what replaces or shifts a whole weight is more than one number."""
+    for layer in subject.layers:
+        for role, shape in layer.shapes.items():
+            if not prod(shape) and role not in _MAY_BE_EMPTY:
+                yield _misfit(layer, role, "has no elements")
+            elif not shape and role in _WEIGHTS:
+                yield _misfit(layer, role, "is one number, where a whole weight is meant")
+
+
 def squares(subject: Subject) -> Iterator[Problem]:
     """Blocks that turn, which are square."""
     for layer in subject.layers:
@@ -54,6 +66,8 @@ def additions(subject: Subject) -> Iterator[Problem]:
     """Magnitudes and biases: one number for each output (magnitudes: or input) of the layer."""
     adapter = subject.adapter
     for module, layer in adapter.layers.items() if adapter else ():
+        if layer.parametrization is None:  # a stray says too little of the model to be judged by it
+            continue
         outputs, inputs = _sides(subject, module, layer)
         magnitude = layer.shapes.get(Role.MAGNITUDE)
         if magnitude is not None and outputs and prod(magnitude) not in outputs | inputs:
@@ -77,4 +91,4 @@ def _misfit(layer: Layer, role: Role, what: str) -> Problem:
     return problem("E_FACTOR_SHAPE", message, layer.base)
 
 
-RULES = (cores, squares, additions)
+RULES = (substance, cores, squares, additions)

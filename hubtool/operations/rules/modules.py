@@ -37,8 +37,7 @@ _INTEGERS = {"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"}
 
 def completeness(subject: Subject) -> Iterator[Problem]:
     """Missing partners, and strays that belong to nothing."""
-    alone = {Role.ALPHA, Role.SCALE, Role.MAGNITUDE}
-    if subject.layers and all(layer.tensors.keys() <= alone for layer in subject.layers):
+    if subject.layers and all(layer.tensors.keys() <= {Role.ALPHA, Role.SCALE} for layer in subject.layers):
         yield problem("E_PAIR_MISSING", "No module has any weights.", subject.layers[0].base)
         return
     for layer in subject.layers:
