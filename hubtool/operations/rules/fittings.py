@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.formats.safetensors import printable
 from hubtool.naming.address import ModuleRef, Role
+from hubtool.operations.rules.modules import ADDITIONS
 from hubtool.operations.rules.problem import Problem, Subject, problem
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def additions(subject: Subject) -> Iterator[Problem]:
     """Magnitudes and biases: one number for each output (magnitudes: or input) of the layer."""
     adapter = subject.adapter
     for module, layer in adapter.layers.items() if adapter else ():
-        if layer.parametrization is None:  # a stray says too little of the model to be judged by it
+        if layer.tensors.keys() <= ADDITIONS:  # a stray says too little of the model to be judged by it
             continue
         outputs, inputs = _sides(subject, module, layer)
         magnitude = layer.shapes.get(Role.MAGNITUDE)

@@ -31,7 +31,7 @@ _PRODUCTS = (
     (Role.LOKR_W1_A, Role.LOKR_W1_B),
     (Role.LOKR_W2_A, Role.LOKR_W2_B),
 )
-_ADDITIONS = {Role.ALPHA, Role.SCALE, Role.MAGNITUDE}  # which every loader ignores where there is nothing to add to
+ADDITIONS = {Role.ALPHA, Role.SCALE, Role.MAGNITUDE}  # which every loader ignores where there is nothing to add to
 _INTEGERS = {"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"}
 
 
@@ -42,7 +42,7 @@ def completeness(subject: Subject) -> Iterator[Problem]:
         return
     for layer in subject.layers:
         kind = layer.parametrization
-        if kind is None or layer.tensors.keys() <= _ADDITIONS:
+        if kind is None or layer.tensors.keys() <= ADDITIONS:
             yield problem("W_ORPHAN_KEY", f"{printable(layer.base)} has only {_roles(layer.tensors)}.", layer.base)
         elif lacking := kind.missing(layer.shapes):
             message = f"{printable(layer.base)} has no {_roles(lacking)}."
