@@ -58,13 +58,18 @@ def carry_out(folder: Path, moves: Sequence[Move]) -> None:
     note.unlink()
 
 
+def pending(folder: Path) -> list[Path]:
+    """The notes of moves that were begun and not finished."""
+    return sorted(folder.glob("moves-*.json"))
+
+
 def complete(folder: Path) -> int:
     """Finish what a killed process began; how many such notes there were.
 
     Raises:
         StorageProblem: the disk refuses.
     """
-    notes = sorted(folder.glob("moves-*.json")) if folder.is_dir() else []
+    notes = pending(folder)
     for note in notes:
         for move in _read(note):
             with contextlib.suppress(FileNotFoundError, FileExistsError):  # done before, or undone by the user since

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import StorageProblem
 from hubtool.library.index import Index
-from hubtool.library.journal import complete
+from hubtool.library.journal import complete, pending
 from hubtool.library.record import Folder, Installed, Origin, Own, Stamp
 from hubtool.library.sidecar import all_sidecars, read_table
 from hubtool.library.target import known_places, target_named
@@ -57,10 +57,9 @@ def fresh_index(settings: Settings, say: Callable[[str], None]) -> Iterator[Inde
     with Index(settings.index_path) as index:
         if index.note:
             say(index.note)
-        notes = settings.directories.data / "moves"
-        if any(notes.glob("moves-*.json")):
+        if pending(settings.moves_path):
             with index.writing():
-                complete(notes)
+                complete(settings.moves_path)
             say("An interrupted move of files was completed.")
         report = refresh(index, settings, lambda count: say(f"Reading {count} new or changed files."))
         for path in report.unreadable:

@@ -163,7 +163,7 @@ class Tidier:
 
     @property
     def _notes(self) -> Path:
-        return notes_folder(self.settings)
+        return self.settings.moves_path
 
     def _move(self, pairs: Sequence[tuple[Installed, Path]]) -> list[Moved]:
         """Move models with their companions, whole or not at all."""
@@ -207,11 +207,6 @@ class Binned:
     def when(self) -> str:
         """The time it was put there, as the bin's name has it."""
         return self.bin.name
-
-
-def notes_folder(settings: Settings) -> Path:
-    """Where lists of moves are kept."""
-    return settings.directories.data / "moves"
 
 
 def _beside(file: Path, model: Path, target: Path) -> Path:
