@@ -14,6 +14,7 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 from hubtool.errors import BadSpec, NotFound
 from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file, newest
+from hubtool.hubs.remote import Remote
 from hubtool.hubs.spec import ByHash, ByModel
 from hubtool.hubs.text import plain_text
 from hubtool.hubs.tolerant import (
@@ -34,7 +35,6 @@ from hubtool.hubs.tolerant import (
 )
 
 if TYPE_CHECKING:
-    from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Query
     from hubtool.hubs.spec import Spec
 
@@ -84,26 +84,8 @@ class _Versions(Tolerant):
     )
 
 
-class ArcEnCiel:
+class ArcEnCiel(Remote):
     """`Catalogue` over arcenciel.io."""
-
-    def __init__(self, name: str, client: Client) -> None:
-        self._name, self._client = name, client
-
-    @property
-    def name(self) -> str:
-        """The name under which the user chose it."""
-        return self._name
-
-    @property
-    def ids(self) -> str:
-        """Its own numbers."""
-        return self._name
-
-    @property
-    def client(self) -> Client:
-        """The connection."""
-        return self._client
 
     def search(self, query: Query) -> SearchPage:
         """One page; the cursor is a page's number."""

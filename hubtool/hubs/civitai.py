@@ -33,6 +33,7 @@ from hubtool.hubs.hub import (
     Version,
     choose_file,
 )
+from hubtool.hubs.remote import Remote
 from hubtool.hubs.spec import MAX_ID, ByHash, ByModel, ByVersion
 from hubtool.hubs.text import plain_text
 from hubtool.hubs.tolerant import read, record
@@ -54,28 +55,13 @@ _ORDERS: Mapping[str, Callable[[Model], object]] = {
 }
 
 
-class CivitaiHub:
+class CivitaiHub(Remote):
     """`Catalogue` over the Civitai REST API."""
 
     def __init__(self, name: str, client: Client, site_url: str = "") -> None:
         """`site_url` is where people read the pages, if not at the address of the API."""
-        self._name, self._client = name, client
+        super().__init__(name, client)
         self._site_url = site_url or client.site.base
-
-    @property
-    def name(self) -> str:
-        """The name or base URL under which the user chose it."""
-        return self._name
-
-    @property
-    def ids(self) -> str:
-        """Its own numbers."""
-        return self._name
-
-    @property
-    def client(self) -> Client:
-        """The connection."""
-        return self._client
 
     # ------------------------------------------------------------ questions
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from hubtool.errors import AmbiguousSpec, BadSpec, WrongFile
 from hubtool.hubs import huggingface_models as wire
 from hubtool.hubs.hub import Found, License, Model, RemoteFile, SearchPage, Version, choose_file
+from hubtool.hubs.remote import Remote
 from hubtool.hubs.remote_header import is_adapter
 from hubtool.hubs.spec import ByRepository
 from hubtool.hubs.tolerant import read, record
@@ -24,7 +25,6 @@ from hubtool.hubs.tolerant import read, record
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Query
     from hubtool.hubs.spec import Spec
 
@@ -57,26 +57,8 @@ _BASES = {
 }
 
 
-class HuggingFace:
+class HuggingFace(Remote):
     """`Catalogue` over the API of huggingface.co, or of a mirror that HF_ENDPOINT names."""
-
-    def __init__(self, name: str, client: Client) -> None:
-        self._name, self._client = name, client
-
-    @property
-    def name(self) -> str:
-        """The name under which the user chose it."""
-        return self._name
-
-    @property
-    def ids(self) -> str:
-        """Repositories have names of their own."""
-        return self._name
-
-    @property
-    def client(self) -> Client:
-        """The connection."""
-        return self._client
 
     def search(self, query: Query) -> SearchPage:
         """LoRAs for image and video models, by text and base model."""

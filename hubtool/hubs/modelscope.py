@@ -13,11 +13,11 @@ from pydantic import AliasPath, BeforeValidator, Field
 
 from hubtool.errors import BadSpec, NotFound
 from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file
+from hubtool.hubs.remote import Remote
 from hubtool.hubs.spec import ByRepository
 from hubtool.hubs.tolerant import Count, Flag, Line, Tolerant, only_objects, read, sha256_digits
 
 if TYPE_CHECKING:
-    from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Query
     from hubtool.hubs.spec import Spec
 
@@ -40,26 +40,8 @@ class _Listing(Tolerant):
     )
 
 
-class ModelScope:
+class ModelScope(Remote):
     """`Catalogue` over modelscope.cn: repositories by name; it is not searched."""
-
-    def __init__(self, name: str, client: Client) -> None:
-        self._name, self._client = name, client
-
-    @property
-    def name(self) -> str:
-        """The name under which the user chose it."""
-        return self._name
-
-    @property
-    def ids(self) -> str:
-        """Repositories have names of their own."""
-        return self._name
-
-    @property
-    def client(self) -> Client:
-        """The connection."""
-        return self._client
 
     def search(self, query: Query) -> SearchPage:
         """Nothing: there is no documented search.
