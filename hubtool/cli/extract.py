@@ -80,6 +80,14 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
 @click.option(
     "--device", default="cpu", show_default=True, metavar="D", help="Where to compute: cpu, cuda, cuda:1 or mps."
 )
+@click.option(
+    "--seed",
+    type=click.IntRange(0, (1 << 63) - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Random numbers that the search begins with; equal seeds give equal files.",
+)
 @click.option("--hash-inputs", is_flag=True, help="Record the SHA-256 of both checkpoints.")
 @click.option("--report", type=FILE, metavar="FILE", help="Write the figures of every module as JSON.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw the singular values: FILE.png or FILE.svg.")

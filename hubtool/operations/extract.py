@@ -79,6 +79,7 @@ def _layers(pairs: Sequence[Pair], options: ExtractOptions) -> list[Extracted]:
         exact=options.method == "exact",
         form=lambda pair: form_of(options, pair),
         device=options.device,
+        seed=options.seed,
     )
     results = extract_layers(pairs, plan, worker_count(options), options.progress)
     layers = [layer for layer in results if layer is not None]

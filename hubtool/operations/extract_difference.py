@@ -33,7 +33,8 @@ _DEVICE_STRIP = 1 << 24  # elements sent to another device at once
 class Workspace:
     """What one worker computes in; buffers are reused, for fresh ones cost more in page faults than the difference itself."""
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", seed: int = 0) -> None:
+        self._seed = seed
         self._exact = torch.empty(0, device=device)
         self._quick = torch.empty(0, dtype=svd.quick_dtype(device), device=device)
         self._step = _STRIP if device == "cpu" else _DEVICE_STRIP
@@ -57,7 +58,8 @@ class Workspace:
         norm = self._subtract(pair, self._quick)
         if not math.isfinite(norm):
             _report_non_finite(pair)
-        return svd.Matrix(self._quick[: height * columns].view(height, columns), norm, lambda: self._recall(pair))
+        quick = self._quick[: height * columns].view(height, columns)
+        return svd.Matrix(quick, norm, lambda: self._recall(pair), self._seed)
 
     def _recall(self, pair: Pair) -> Tensor:
         """The same in float32."""

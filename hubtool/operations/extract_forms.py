@@ -42,6 +42,7 @@ class Plan:
     exact: bool = False  # all eigenvectors in float64 instead of the randomized method
     form: Callable[[Pair], Form] = lambda _: "lora"
     device: str = "cpu"
+    seed: int = 0  # of the randomized method
 
 
 class Made(NamedTuple):
@@ -71,7 +72,7 @@ def _tucker(pair: Pair, matrix: svd.Matrix, plan: Plan) -> Made:
     """A kernel as two small factors and a core (LyCORIS `use_tucker`), of one rank, which has to be a number."""
     change = matrix.exact.reshape(pair.shape)
     rank = min(plan.rule(pair).expected(matrix.side), pair.shape[0], pair.shape[1])
-    parts = [_stored(part, plan.dtype, pair.module) for part in tucker(change, rank)]
+    parts = [_stored(part, plan.dtype, pair.module) for part in tucker(change, rank, plan.seed)]
     up, core, down = (part.float() for part in parts)
     error = float(
         (change - torch.einsum("om,mnk,ni->oik", up, core.flatten(2), down).reshape(pair.shape)).square().sum()
@@ -134,26 +135,26 @@ def made_of(pair: Pair, matrix: svd.Matrix, plan: Plan) -> Made:
     return _MAKE[plan.form(pair)](pair, matrix, plan)
 
 
-def tucker(change: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def tucker(change: Tensor, rank: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """(out, rank), (rank, rank, *kernel), (rank, in), whose product is near the change; all of about one size.
 
     De Lathauwer, De Moor & Vandewalle 2000: the leading directions of each side, each then sought again within the other's.
     """
     out, ins = change.shape[:2]
     cube = change.flatten(2)  # (out, in, k)
-    right = _leading(cube.transpose(0, 1).reshape(ins, -1), rank)
+    right = _leading(cube.transpose(0, 1).reshape(ins, -1), rank, seed)
     left = right
     for _ in range(_ROUNDS):
-        left = _leading(torch.einsum("oik,in->onk", cube, right).reshape(out, -1), rank)
-        right = _leading(torch.einsum("oik,om->imk", cube, left).reshape(ins, -1), rank)
+        left = _leading(torch.einsum("oik,in->onk", cube, right).reshape(out, -1), rank, seed)
+        right = _leading(torch.einsum("oik,om->imk", cube, left).reshape(ins, -1), rank, seed)
     core = torch.einsum("oik,om,in->mnk", cube, left, right)
     size = (float(torch.linalg.vector_norm(core)) / math.sqrt(rank) or 1.0) ** (1 / 3)
     return left * size, (core / size**2).reshape(rank, rank, *change.shape[2:]), right.T * size
 
 
-def _leading(matrix: Tensor, rank: int) -> Tensor:
+def _leading(matrix: Tensor, rank: int, seed: int) -> Tensor:
     """Nearly the leading left singular vectors, (rows, rank)."""
-    up = svd.truncate(svd.Matrix.of(matrix), FixedRank(rank)).up
+    up = svd.truncate(svd.Matrix.of(matrix, seed), FixedRank(rank)).up
     vectors: Tensor = up / torch.linalg.vector_norm(up, dim=0).clamp_min(1e-30)
     return vectors
 

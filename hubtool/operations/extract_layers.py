@@ -84,7 +84,7 @@ def extract_layers(
 
     def prepare() -> None:
         torch.set_num_threads(1)
-        own.workspace = Workspace(plan.device)
+        own.workspace = Workspace(plan.device, plan.seed)
 
     def work(position: int) -> int:
         if position + workers < len(order):

@@ -60,7 +60,9 @@ def describe(comparison: Comparison, layers: Sequence[Extracted], options: Extra
     digest = inputs["base"].get("sha256")
     if isinstance(digest, str):
         found["ss_new_sd_model_hash"] = digest
-    found["hubtool.extract"] = json.dumps({"version": __version__, "method": options.method, **inputs})
+    found["hubtool.extract"] = json.dumps(
+        {"version": __version__, "method": options.method, "seed": options.seed, **inputs}
+    )
     return found
 
 

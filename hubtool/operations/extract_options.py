@@ -51,6 +51,7 @@ class ExtractOptions:
     parametrization: Literal["lora", "lokr", "full"] = "lora"
     method: Literal["randomized", "exact"] = "randomized"
     device: str = "cpu"
+    seed: int = 0  # of the randomized method: equal seeds give equal files
     workers: int | None = None  # None: the cores at hand, at most MAX_WORKERS
     hash_inputs: bool = False
     force: bool = False

@@ -40,19 +40,20 @@ class Leading(NamedTuple):
     doubt: float  # by which they, or their sums, may still be too small
 
 
-def search(wide: Tensor, norm: float, rule: RankRule) -> Leading | None:
+def search(wide: Tensor, norm: float, rule: RankRule, seed: int = 0) -> Leading | None:
     """The directions that the rule keeps; None if it needs so many that all eigenvectors cost less.
 
     Args:
         wide: (side, columns) with side ≤ columns, float32 or bfloat16.
         norm: ‖A‖² of the matrix.
         rule: how many directions.
+        seed: which random numbers the search begins with.
     """
     side, columns = wide.shape
     width = block_width(rule.expected(side), side, side * columns)
-    basis = _Basis(wide, min(side, MAX_BLOCKS * width))
+    basis = _Basis(wide, min(side, MAX_BLOCKS * width), seed)
     convergence = _Convergence(rule, norm)
-    block = orthonormal((wide @ gaussian(columns, width, wide)).float().T)
+    block = orthonormal((wide @ gaussian(columns, width, wide, seed)).float().T)
     while True:
         basis.add(block)
         rank = convergence.rank(basis.energies())
@@ -79,8 +80,8 @@ def block_width(rank: int, side: int, elements: int) -> int:
 class _Basis:
     """The blocks found so far, their images, and the Gram matrix of those."""
 
-    def __init__(self, wide: Tensor, capacity: int) -> None:
-        self._wide, self.capacity, self.size = wide, capacity, 0
+    def __init__(self, wide: Tensor, capacity: int, seed: int) -> None:
+        self._wide, self.capacity, self.size, self._seed = wide, capacity, 0, seed
         # not a list of blocks: joining them in each step cost as much as a product
         self._vectors = torch.empty(capacity, wide.shape[0], device=wide.device)
         self._images = torch.empty(capacity, wide.shape[1], device=wide.device)
@@ -128,7 +129,7 @@ class _Basis:
             return block
         # the others were rounding within the basis: A holds no more directions, and any new ones will do
         count = self.size + len(block)
-        new = gaussian(count, block.shape[1], block)[self.size :]
+        new = gaussian(count, block.shape[1], block, self._seed)[self.size :]
         block = orthonormal(self._outside(torch.where(norms[:, None] > 0.5, block, new)))
         return orthonormal(self._outside(block))
 
@@ -198,11 +199,11 @@ def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _normals(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.randn(count, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+def _normals(count: int, dtype: torch.dtype, device: torch.device, seed: int) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
 
-def gaussian(rows: int, columns: int, like: Tensor) -> Tensor:
-    """The same random numbers on every call, so that results repeat; drawn once, for drawing costs as much as a product."""
+def gaussian(rows: int, columns: int, like: Tensor, seed: int) -> Tensor:
+    """The same random numbers for a seed, so that results repeat; drawn once, for drawing costs as much as a product."""
     count = 1 << max(20, (rows * columns - 1).bit_length())
-    return _normals(count, like.dtype, like.device)[: rows * columns].view(rows, columns)
+    return _normals(count, like.dtype, like.device, seed)[: rows * columns].view(rows, columns)

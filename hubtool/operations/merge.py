@@ -34,7 +34,7 @@ from hubtool.operations.extract_report import peak_memory_bytes
 from hubtool.operations.factors import FACTOR_ROLES, Factors, added, changes_weight, is_additive, truncated
 from hubtool.operations.merge_exact import VECTOR_ROLES, joined, scaled_layer, vectors
 from hubtool.operations.merge_metadata import describe
-from hubtool.operations.merge_rules import DARE_DENSITY, TIES_DENSITY, dare, ties
+from hubtool.operations.merge_rules import DARE_DENSITY, TIES_DENSITY, Magnitudes, dare, ties
 from hubtool.operations.per_module import for_each
 from hubtool.operations.placement import Share, placed
 from hubtool.operations.ranks import EnergyRank, FixedRank, RankRule
@@ -43,6 +43,8 @@ from hubtool.operations.sources import Source, Weighted, read_sources
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from hubtool.adapters.layer import Layer
 
@@ -120,6 +122,15 @@ class Term(NamedTuple):
         return self.share.factors().scaled(self.strength)
 
 
+class _Plan(NamedTuple):
+    """What holds for every module."""
+
+    options: MergeOptions
+    spoken: str  # the dialect that is written
+    dtype: str
+    thresholds: Mapping[int, float]  # by file: the least magnitude that TIES keeps
+
+
 class _Result(NamedTuple):
     layer: Layer | None
     made: Made | None  # where something was approximated
@@ -145,9 +156,10 @@ def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Mer
     options = replace(options, rank=options.rank or _largest_rank(terms)) if options.chosen != "concat" else options
     results: list[_Result] = []
     if not options.dry_run:
+        plan = _Plan(options, spoken, dtype, _thresholds(terms, options))
 
         def work(module: ModuleRef) -> _Result:
-            return _merged(module, terms[module], options, (spoken, dtype))
+            return _merged(module, terms[module], plan)
 
         results = for_each(list(terms), work, workers=options.workers, progress=options.progress)
         layers = {module: row.layer for module, row in zip(terms, results, strict=True) if row.layer is not None}
@@ -236,34 +248,59 @@ def _largest_rank(terms: Mapping[ModuleRef, Sequence[Term]]) -> int:
 # ---------------------------------------------------------------- one module
 
 
-def _merged(module: ModuleRef, terms: Sequence[Term], options: MergeOptions, stored: tuple[str, str]) -> _Result:
-    """The merged layer of one module; `stored` is dialect and dtype."""
-    spoken, dtype = stored
-    weights = [term for term in terms if changes_weight(term.share.layer)]
+def _thresholds(terms: Mapping[ModuleRef, Sequence[Term]], options: MergeOptions) -> dict[int, float]:
+    """By file: where TIES trims, found in a pass of its own over every change. Empty for the other methods."""
+    if options.chosen != "ties":
+        return {}
+    counted = {term.file: Magnitudes() for rows in terms.values() for term in rows}
+
+    def count(module: ModuleRef) -> None:
+        for file, change in _by_file(_weights(terms[module])).items():
+            counted[file].add(change)
+
+    for_each(list(terms), count, workers=options.workers)
+    return {file: counts.threshold(options.density or TIES_DENSITY) for file, counts in counted.items()}
+
+
+def _weights(terms: Sequence[Term]) -> list[Term]:
+    """Those that change a weight which has rows and columns."""
+    return [term for term in terms if changes_weight(term.share.layer) and len(term.share.shape) > 1]
+
+
+def _by_file(terms: Sequence[Term]) -> dict[int, Tensor]:
+    """Each file's change of one weight in full, at strength 1."""
+    files = dict.fromkeys(sorted(term.file for term in terms))
+    return {file: added([t.share.factors() for t in terms if t.file == file]).dense() for file in files}
+
+
+def _merged(module: ModuleRef, terms: Sequence[Term], plan: _Plan) -> _Result:
+    """The merged layer of one module."""
+    options, spoken, dtype = plan.options, plan.spoken, plan.dtype
+    weights = _weights(terms)
     alone = terms[0] if len(terms) == 1 and terms[0].share.is_whole else None
     if alone and (options.chosen == "concat" or not _adds_up(alone.share.layer)):
         return _Result(scaled_layer(alone.share.layer, alone.strength), None)
     beside = vectors(terms, spoken, dtype)
-    if not weights or len(weights[0].share.shape) == 1:  # biases and norms add up as they are
+    if not weights:  # biases and norms add up as they are
         return _Result(beside, None)
     if options.chosen == "concat":
         return _Result(joined(module, weights, beside, dtype), None)
     shape, name = weights[0].share.shape, weights[0].share.layer.base
-    found = truncated(_sum(module, weights, options), _rule(shape, options), name)
+    found = truncated(_sum(module, weights, plan), _rule(shape, options), name)
     made = lora_layer(found, shape, module.path, (dtype, 1.0))
     return _Result(made.layer.having({**made.layer.tensors, **(beside.tensors if beside else {})}), made)
 
 
-def _sum(module: ModuleRef, terms: Sequence[Term], options: MergeOptions) -> Factors:
+def _sum(module: ModuleRef, terms: Sequence[Term], plan: _Plan) -> Factors:
+    options = plan.options
     if options.chosen == "svd":
         return added([term.factors() for term in terms])
-    files = sorted({term.file for term in terms})
-    changes = [added([t.share.factors() for t in terms if t.file == file]).dense() for file in files]
-    strengths = [next(t.strength for t in terms if t.file == file) for file in files]
+    changes = _by_file(terms)
+    strengths = [next(t.strength for t in terms if t.file == file) for file in changes]
     if options.chosen == "ties":
-        return Factors(ties(changes, strengths, options.density or TIES_DENSITY), None)
+        return Factors(ties([*changes.values()], strengths, [plan.thresholds[file] for file in changes]), None)
     seed = f"{options.seed}:{module.component.value}:{module.path}"
-    return Factors(dare(changes, strengths, options.density or DARE_DENSITY, seed), None)
+    return Factors(dare([*changes.values()], strengths, options.density or DARE_DENSITY, seed), None)
 
 
 def _rule(shape: tuple[int, ...], options: MergeOptions) -> RankRule:

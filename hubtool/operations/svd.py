@@ -45,13 +45,14 @@ class Matrix:
     quick: Tensor  # (rows, columns), in `quick_dtype()`
     squared_norm: float
     recall: Callable[[], Tensor]  # the values in float32
+    seed: int = 0  # of the search for its directions
 
     @classmethod
-    def of(cls, values: Tensor) -> Matrix:
+    def of(cls, values: Tensor, seed: int = 0) -> Matrix:
         """A matrix from its values in float32."""
         dtype = quick_dtype()
         quick = values if dtype is torch.float32 else values.to(dtype)
-        return cls(quick, squared_norm(values), lambda: values)
+        return cls(quick, squared_norm(values), lambda: values, seed)
 
     @cached_property
     def exact(self) -> Tensor:
@@ -118,7 +119,7 @@ def _randomized(matrix: Matrix, rule: RankRule) -> Truncation | None:
     dtypes = {matrix.quick.dtype: None, torch.float32: None}  # one or two, in this order
     for dtype in dtypes:
         values = matrix.quick if dtype is matrix.quick.dtype else matrix.exact
-        leading = search(_wide(values), matrix.squared_norm, rule)
+        leading = search(_wide(values), matrix.squared_norm, rule, matrix.seed)
         if leading is None:
             continue
         if isinstance(rule, FixedRank) and _is_precise(leading, matrix, dtype):
@@ -158,7 +159,7 @@ def _refined(matrix: Matrix, left: Tensor) -> Truncation:
     while ROUNDING * matrix.squared_norm < found.squared_error < REMAINDER * searched:
         left = orthonormal((left @ wide) @ wide.T)  # what bfloat16 tilted, straightened
         searched = found.squared_error
-        more = search(_remainder(matrix, left), searched, rank)
+        more = search(_remainder(matrix, left), searched, rank, matrix.seed)
         if more is None:
             break
         both = orthonormal(torch.cat([left, more.left]))

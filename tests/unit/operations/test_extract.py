@@ -387,6 +387,18 @@ def test_the_file_is_the_same_whatever_the_number_of_workers(tmp_path: Path, mod
     assert files[0] == files[1] == files[2]
 
 
+def test_a_seed_gives_the_same_file_every_time_and_another_seed_another_as_good(
+    tmp_path: Path, models: tuple[Weights, Weights]
+) -> None:
+    files, errors = [], []
+    for seed in (5, 5, 6):
+        errors.append(run(tmp_path, *models, seed=seed, rank=8, dtype="F32", force=True).relative_error)
+        header = read_safetensors(tmp_path / "out.safetensors")
+        files.append({key: bytes(tensor.view()) for key, tensor in header.tensors.items()})
+    assert files[0] == files[1] != files[2]
+    assert errors[0] == pytest.approx(errors[2], rel=2e-3)
+
+
 def test_the_exact_method_is_as_good_or_better(tmp_path: Path, models: tuple[Weights, Weights]) -> None:
     errors = [run(tmp_path, *models, method=m, force=True).relative_error or 1 for m in ("exact", "randomized")]
     assert errors[0] <= 1.0001 * errors[1]

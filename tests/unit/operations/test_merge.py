@@ -32,7 +32,7 @@ from hubtool.errors import IncompatibleAdapters, NotRepresentable, OutputExists,
 from hubtool.formats.safetensors import read_safetensors
 from hubtool.naming.address import Component, ModuleRef, Role
 from hubtool.operations.merge import MergeOptions, merge
-from hubtool.operations.merge_rules import dare, ties, trimmed
+from hubtool.operations.merge_rules import Magnitudes, dare, ties
 from hubtool.operations.model_blocks import parse_block_weights
 from hubtool.operations.sources import Source
 
@@ -310,16 +310,38 @@ def test_ties_with_one_direction_each_follows_the_paper_by_hand() -> None:
     one = torch.tensor([[3.0, -2.0, 0.5, 0.1]])
     two = torch.tensor([[1.0, 4.0, -0.2, -5.0]])
     # trimmed: [3, -2, 0, 0] and [0, 4, 0, -5]; elected: +, +, 0, -; means of those that agree
-    assert ties([one, two], [1.0, 1.0], 0.5).tolist() == [[3.0, 4.0, 0.0, -5.0]]
+    assert ties([one, two], [1.0, 1.0], [1.0, 4.0]).tolist() == [[3.0, 4.0, 0.0, -5.0]]
     # at strengths 1 and 0.25 the second element is elected by −2 against 1
-    assert ties([one, two], [1.0, 0.25], 0.5).tolist() == [[3.0, -2.0, 0.0, -1.25]]
+    assert ties([one, two], [1.0, 0.25], [1.0, 4.0]).tolist() == [[3.0, -2.0, 0.0, -1.25]]
 
 
-def test_trimming_keeps_the_largest_share() -> None:
-    values = torch.tensor([[5.0, -4.0, 3.0, -2.0, 1.0]])
-    assert trimmed(values, 0.4).tolist() == [[5.0, -4.0, 0.0, 0.0, 0.0]]
-    assert trimmed(values, 1.0).equal(values)
-    assert trimmed(values, 0.001).tolist() == [[5.0, 0.0, 0.0, 0.0, 0.0]]
+@pytest.mark.parametrize(("density", "kept"), [(0.4, 2), (1.0, 5), (0.001, 1)])
+def test_the_threshold_of_a_share_is_that_of_all_modules_together(density: float, kept: int) -> None:
+    counts = Magnitudes()
+    counts.add(torch.tensor([[5.0, -4.0]]))
+    counts.add(torch.tensor([[-2.0], [3.0], [1.0]]))
+    assert counts.threshold(density) == [5.0, 4.0, 3.0, 2.0, 1.0][kept - 1]
+
+
+def test_the_threshold_of_many_values_is_theirs_to_a_step() -> None:
+    values, counts = torch.randn(300, 400, generator=torch.Generator().manual_seed(1)), Magnitudes()
+    counts.add(values)
+    exact = float(values.abs().flatten().sort(descending=True).values[round(0.2 * values.numel()) - 1])
+    assert exact * (1 - 2**-11) <= counts.threshold(0.2) <= exact
+
+
+def test_ties_trims_a_files_change_as_a_whole(tmp_path: Path) -> None:
+    """A module that hardly changed loses everything, one that changed much next to nothing."""
+    path = write_adapter(
+        tmp_path / "a.safetensors", {LINEAR: lora(LINEAR, 4, 1), POINT: lora(POINT, 4, 2, alpha=0.004)}
+    )
+    options = MergeOptions(method="ties", density=0.4, rank=320)
+    merge([Source(path)], tmp_path / "out.safetensors", options)
+    before, after = changes(path), changes(tmp_path / "out.safetensors")
+    linear, point = sd1(LINEAR, POINT)
+    trimmed = np.sort(np.abs(before[linear]), axis=None)[-round(0.8 * before[linear].size)]  # 0.4 of two equal weights
+    assert error(after[linear], np.where(np.abs(before[linear]) >= trimmed, before[linear], 0)) < 1e-2
+    assert not after[point].any()
 
 
 def test_dare_keeps_the_expectation() -> None:
