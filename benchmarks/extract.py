@@ -3,7 +3,8 @@
     python benchmarks/extract.py                          Stable Diffusion 1.5's size, rank 32, convolutions rank 16
     python benchmarks/extract.py --architecture sdxl
     python benchmarks/extract.py --check 10               judge every tenth module against the Eckart-Young optimum
-    python benchmarks/extract.py --against-svd            and time torch.linalg.svd on one module of each shape
+    python benchmarks/extract.py --against-peers          and time lycoris-lora and torch.linalg.svd on one module of each
+                                                          shape (minutes: that is what they need)
 
 Needs 4 GB (sdxl: 11 GB) of disk below --folder while it runs.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pairs import Pair, weights, write_pair
+from pairs import Pair, write_pair
 
 from hubtool.adapters.checkpoint import read_checkpoint
 from hubtool.adapters.codec import read_adapter
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the pair here and use it again")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--check", type=int, default=0, metavar="N", help="judge every N-th module (slow)")
-    parser.add_argument("--against-svd", action="store_true")
+    parser.add_argument("--against-peers", action="store_true")
     parser.add_argument("--option", action="append", default=[], help="passed to extract, such as --option=--jobs=1")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="hubtool-extract-"))
@@ -58,25 +59,26 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             write_pair(folder, given.architecture)
             print(f"made {2 * pair.base.stat().st_size / 1e9:.1f} GB in {time.perf_counter() - started:.0f} s")
-        measure(pair, folder / "out.safetensors", given.runs, given.option)
+        cpu_s = measure(pair, folder / "out.safetensors", given.runs, given.option)
         if given.check:
             judge(pair, folder / "out.safetensors", given.check)
-        if given.against_svd:
-            time_svd(given.architecture)
+        if given.against_peers:
+            time_peers(pair, folder / "out.safetensors", cpu_s)
     finally:
         if given.folder is None:
             shutil.rmtree(folder)
 
 
-def measure(pair: Pair, out: Path, runs: int, options: list[str]) -> None:
-    """Run the command and print the best of several runs."""
+def measure(pair: Pair, out: Path, runs: int, options: list[str]) -> float:
+    """Run the command and print the best of several runs; returns the least CPU seconds."""
     ranks = [] if any("rank" in option or "energy" in option for option in options) else ["--rank=32", "--conv-rank=16"]
     command = [str(HUBTOOL), "extract", str(pair.tuned), "--base", str(pair.base), "-o", str(out), "--force"]
     costs = [run([*command, *ranks, *options]) for _ in range(runs)]
     for cost in costs:
         print("  ".join(f"{name} {value:.2f}" for name, value in cost._asdict().items()))
     wall, cpu, anonymous, _ = (min(column) for column in zip(*costs, strict=True))
-    print(f"best: {wall:.1f} s, {cpu:.1f} CPU s, {anonymous:.0f} MB anonymous memory")
+    print(f"best: {wall:.1f} s, {cpu:.1f} CPU s, {anonymous:.0f} MB anonymous memory", flush=True)
+    return cpu
 
 
 def run(command: list[str]) -> Cost:
@@ -124,17 +126,49 @@ def judge(pair: Pair, out: Path, step: int) -> None:
     )
 
 
-def time_svd(architecture_id: str) -> None:
-    """CPU time of the plain method: a full SVD of one matrix of each shape, times their number."""
+class Sample(NamedTuple):
+    """One changed module of a shape."""
+
+    change: torch.Tensor  # float32
+    count: int  # modules of this shape
+
+
+def samples(pair: Pair, out: Path) -> list[Sample]:
+    """One of each shape that was extracted, the change as the two files have it."""
+    base, tuned = read_checkpoint(pair.base).weights, read_checkpoint(pair.tuned).weights
+    modules = list(read_adapter(out).layers)
+    first = {base[module].tensor.shape: module for module in reversed(modules)}
+    counts = Counter(base[module].tensor.shape for module in modules)
+    changes = {s: to_torch(tuned[m].tensor).float() - to_torch(base[m].tensor).float() for s, m in first.items()}
+    return [Sample(changes[shape].reshape(shape), count) for shape, count in counts.items()]
+
+
+def time_peers(pair: Pair, out: Path, ours_s: float) -> None:
+    """CPU time of the same modules in lycoris-lora and by plain SVD: one of each shape, times their number, one thread."""
+    from lycoris.utils import extract_conv, extract_linear
+
+    def lycoris(change: torch.Tensor) -> None:
+        if change.dim() == 2:
+            extract_linear(change, "fixed", 32)
+        else:
+            extract_conv(change, "fixed", 32 if change.shape[2:] == (1, 1) else 16)
+
+    def thin(change: torch.Tensor) -> None:
+        torch.linalg.svd(change.flatten(1), full_matrices=False)
+
     torch.set_num_threads(1)
-    matrices = (torch.empty(shape).flatten(1).shape for shape in weights(architecture_id).values() if len(shape) > 1)
-    total = 0.0
-    for (rows, columns), count in Counter(tuple(shape) for shape in matrices).items():
-        matrix = torch.randn(rows, columns)
-        started = time.process_time()
-        torch.linalg.svd(matrix, full_matrices=False)
-        total += count * (time.process_time() - started)
-    print(f"torch.linalg.svd (thin), one of each shape times their number: {total:.0f} CPU s")
+    found = samples(pair, out)
+    for name, work in (("torch.linalg.svd (thin)", thin), ("lycoris-lora extract_linear, extract_conv", lycoris)):
+        total = 0.0
+        for sample in found:
+            started = time.process_time()
+            work(sample.change)
+            total += sample.count * (time.process_time() - started)
+        print(
+            f"{name}: {total:.0f} CPU s ({len(found)} shapes, {sum(s.count for s in found)} modules), "
+            f"{total / ours_s:.0f} times ours",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

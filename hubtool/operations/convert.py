@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import encode
@@ -35,7 +35,7 @@ from hubtool.naming.dialect import dialect, written_dialect
 from hubtool.naming.identify import ARCHITECTURE_KEY, metadata_hint
 from hubtool.operations.rewrite import Wish, rewritten
 from hubtool.operations.unknown_architecture import NOTE, alpha_mode, read_known_or_not
-from hubtool.operations.validate import refuse_broken
+from hubtool.operations.validate import refuse_broken, refuse_broken_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,10 +115,12 @@ def convert(path: Path, to: str, output: Path, options: ConvertOptions | None = 
     copies = equal_duplicates(source)
     source = without_duplicates(source, copies)
     _check(source, to, options)
-    refuse_broken(file, source)
+    is_regular = refuse_broken(file, source)
     plan = _plan(source, to, output, options)
     tensors = encode(plan.adapter, to)
     metadata = _metadata(plan, file, tensors)
+    if not is_regular:
+        refuse_broken_result(replace(file, tensors=tensors, metadata=metadata))
     sha256 = None
     if not options.dry_run:
         _write(plan, output, tensors, metadata, force=options.force)

@@ -67,8 +67,10 @@ def validate(path: Path, *, check_all_values: bool = False) -> Validation:
     return _judged(path, _abridged(_problems(file, values_too=look)), values_checked=look)
 
 
-def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
+def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> bool:
     """What has to hold before an adapter is rewritten: no finding of severity `error`. Values of large files are not looked at.
+
+    Returns whether there was no warning either.
 
     Raises:
         NotAnAdapter: most of the file is something else, such as a checkpoint with a few stray keys.
@@ -78,16 +80,31 @@ def refuse_broken(file: SafetensorsFile, adapter: Adapter) -> None:
     kind = kind_of(file, known)
     if kind.kind != "adapter":
         raise NotAnAdapter("", refusal(file.path.name, kind))
-    quick = file.size_bytes <= _QUICK_BYTES
-    for found in _run((*STRUCTURE, *((values.finite,) if quick else ())), _subject(file, known, values_too=quick)):
-        if found.severity == "error":
-            raise BrokenAdapter(found.key, found.message)
+    quick, is_regular = file.size_bytes <= _QUICK_BYTES, True
+    rules = (*STRUCTURE, *((values.finite,) if quick else ()))
+    for found in _sound(_run(rules, _subject(file, known, values_too=quick))):
+        is_regular = is_regular and found.severity != "warning"
+    return is_regular
+
+
+def refuse_broken_result(result: SafetensorsFile) -> None:
+    """What has to hold of a file that is not written yet: names that say more than the old ones can show an error of old.
+
+    Raises:
+        BrokenAdapter: it would be broken.
+    """
+    for _ in _sound(_problems(result, values_too=False)):
+        pass
 
 
 def problems_left(source: SafetensorsFile, mended: SafetensorsFile) -> list[Problem]:
-    """What there is to say of a file that is not written yet: its keys and metadata, and the values they come from."""
+    """What there is to say of a file that is not written yet: its keys and metadata, and the values they come from.
+
+    Raises:
+        BrokenAdapter: it would be broken.
+    """
     values_too = source.size_bytes <= _QUICK_BYTES
-    found = list(_problems(mended, values_too=False))
+    found = list(_sound(_problems(mended, values_too=False)))
     if values_too:
         subject = _subject(source, _adapter(source), values_too=True)
         found += _run((values.finite, values.not_all_zero, values.zero_tail), subject)
@@ -117,6 +134,18 @@ def _problems(file: SafetensorsFile, *, values_too: bool) -> Iterator[Problem]:
     yield from _run((*STRUCTURE, *metadata.RULES), subject)
     if values_too:
         yield from _run(values.RULES, subject)
+
+
+def _sound(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The findings, up to the first error.
+
+    Raises:
+        BrokenAdapter: there is one.
+    """
+    for found in problems:
+        if found.severity == "error":
+            raise BrokenAdapter(found.key, found.message)
+        yield found
 
 
 def _run(rules: Iterable[object], subject: Subject) -> Iterator[Problem]:

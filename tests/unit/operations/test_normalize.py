@@ -310,3 +310,17 @@ def test_other_files_and_unknown_base_models_are_named(path: Path, output: Path)
     with pytest.raises(UnknownArchitecture):
         normalize(write(path, strange), output)
     assert not output.parent.exists()
+
+
+def test_an_error_that_only_regular_names_show_is_refused_before_anything_is_written(path: Path, output: Path) -> None:
+    """Half the keys are misspelt, so that three models fit and none judges the shapes; spelt well, one model does."""
+    layer = "te_text_model_encoder_layers_0_self_attn_"
+    parts = {"lokr_w1": (8, 8), "lokr_w2_a": (96, 8), "lokr_w2_b": (8, 96)}
+    shapes = {f"lora{'.' if part == 'lokr_w2_a' else '_'}{layer}k_proj.{part}": sides for part, sides in parts.items()}
+    shapes |= {key.replace("k_proj", "v_proj"): sides for key, sides in shapes.items()}
+    shapes[f"lora_{layer}v_proj.lokr_w2_b"] = (8, 1)
+    tensors = {key: random_tensor(i, sides, "F16") for i, (key, sides) in enumerate(shapes.items())}
+    write(path, tensors | {f"lora_{layer}q_proj.alpha": number(1.0)})
+    with pytest.raises(BrokenAdapter, match=r"768 × 8"):
+        normalize(path, output)
+    assert not output.parent.exists()
