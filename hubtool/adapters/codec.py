@@ -77,7 +77,6 @@ class _Decoded(NamedTuple):
 
     meanings: Mapping[str, Base]
     mixed: tuple[str, ...]
-    misfits: tuple[ModuleRef, ...]
 
 
 def _decode_bases(target: Architecture, grouped: Grouped, best: Candidate) -> _Decoded:
@@ -93,12 +92,7 @@ def _decode_bases(target: Architecture, grouped: Grouped, best: Candidate) -> _D
             mixed += [spoken.id] * bool(more)
     rest = [group._replace(extent=Extent()) for group in groups if group.base not in meanings]
     meanings |= explain(target, dialect(best.dialect), rest)
-    misfits = [
-        meanings[group.base].module
-        for group in groups
-        if group.base in meanings and not _fits(target, meanings[group.base].module, group.extent)
-    ]
-    return _Decoded(meanings, tuple(mixed), tuple(misfits))
+    return _Decoded(meanings, tuple(mixed))
 
 
 def _fits(target: Architecture, module: ModuleRef, extent: Extent) -> bool:
@@ -143,7 +137,8 @@ def _assemble(file: SafetensorsFile, grouped: Grouped, best: Candidate, found: I
         dialect=best.dialect,
         malformed=any(meaning.spelling.malformed for meaning in decoded.meanings.values()),
         mixed=decoded.mixed,
-        misfits=decoded.misfits,
+        # not by the groups' extents: what a suffix is depends on the dialect, and a module may be spelt in two ways
+        misfits=tuple(module for module, layer in layers.items() if not _fits(target, module, layer.extent)),
         duplicates=duplicates,
         identification=found,
     )

@@ -91,13 +91,14 @@ class _Basis:
     def add(self, block: Tensor) -> None:
         """One more block, orthogonal to the others."""
         rounded = block.to(self._wide.dtype)
-        image = (rounded @ self._wide).float()
-        if rounded is not block:  # what rounding did to the lengths is undone
-            image /= (rounded.float() * block).sum(1)[:, None]
         self._last = slice(self.size, self.size + len(block))
         self.size += len(block)
         self._vectors[self._last] = block
-        self._images[self._last] = image
+        image = self._images[self._last]
+        if rounded is block:
+            torch.mm(block, self._wide, out=image)
+        else:  # what rounding did to the lengths is undone
+            torch.div(rounded @ self._wide, (rounded.float() * block).sum(1)[:, None], out=image)
         border = self._images[: self.size] @ image.T
         self._gram[: self.size, self._last] = border
         self._gram[self._last, : self.size] = border.T
@@ -185,7 +186,9 @@ def orthonormal(rows: Tensor) -> Tensor:
         if int(failed):
             break
         smallest = float(factor.diagonal().min())
-        rows = torch.linalg.solve_triangular(factor.to(rows.device, torch.float32), rows, upper=False)
+        identity = torch.eye(len(rows), dtype=torch.float64)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        rows = inverse.to(rows.device, torch.float32) @ rows
         if smallest > _WELL_CONDITIONED:
             return rows
     basis: Tensor = torch.linalg.qr(rows.T).Q.T

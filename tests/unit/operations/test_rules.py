@@ -42,6 +42,11 @@ FAULTS = {
         GOOD | {"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": random_tensor(1, (4, 320, 8))},
         {},
     ),
+    "a norm of another length, where its suffix means a weight": (
+        "E_BASE_SHAPE",
+        {f"double_blocks.{i}.img_attn.norm.key_norm.scale": random_tensor(i, (128 if i else 1,)) for i in range(8)},
+        {},
+    ),
     "no weights": ("E_PAIR_MISSING", {key: raw for key, raw in GOOD.items() if key.endswith("alpha")}, {}),
     "equal copies": ("W_EQUAL_COPIES", GOOD | lora("sd1", "diffusers", K[:1]), {}),
     "a whole and its parts": (
