@@ -91,7 +91,7 @@ def refuse_broken_result(result: SafetensorsFile) -> None:
     """What has to hold of a file that is not written yet: names that say more than the old ones can show an error of old.
 
     Raises:
-        BrokenAdapter: it would be broken.
+        BrokenAdapter, NotAnAdapter: it would be broken, or no adapter.
     """
     for _ in _sound(_problems(result, values_too=False)):
         pass
@@ -101,7 +101,7 @@ def problems_left(source: SafetensorsFile, mended: SafetensorsFile) -> list[Prob
     """What there is to say of a file that is not written yet: its keys and metadata, and the values they come from.
 
     Raises:
-        BrokenAdapter: it would be broken.
+        BrokenAdapter, NotAnAdapter: it would be broken, or no adapter.
     """
     values_too = source.size_bytes <= _QUICK_BYTES
     found = list(_sound(_problems(mended, values_too=False)))
@@ -141,10 +141,13 @@ def _sound(problems: Iterable[Problem]) -> Iterator[Problem]:
 
     Raises:
         BrokenAdapter: there is one.
+        NotAnAdapter: there is too little left that belongs to an adapter.
     """
     for found in problems:
         if found.severity == "error":
             raise BrokenAdapter(found.key, found.message)
+        if found.severity == "refused":
+            raise NotAnAdapter(found.key, found.message)
         yield found
 
 

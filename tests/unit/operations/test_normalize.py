@@ -324,3 +324,19 @@ def test_an_error_that_only_regular_names_show_is_refused_before_anything_is_wri
     with pytest.raises(BrokenAdapter, match=r"768 × 8"):
         normalize(path, output)
     assert not output.parent.exists()
+
+
+def test_what_would_be_no_adapter_without_its_strays_is_refused(path: Path, output: Path) -> None:
+    """Two understood strays and one module make up most of the file; once the strays are gone, the rest is not understood."""
+    layer = "lora_te_text_model_encoder_layers_0_self_attn_"
+    tensors = {
+        f"{layer}q_proj.oft_blocks": random_tensor(1, (8, 128, 6, 6), "F16"),
+        f"{layer}q_proj.alpha": number(1.0),
+    }
+    tensors |= {f"{layer}k_proj.alpha": number(1.0), f"{layer.replace('self_attn_', 'mlp_')}fc2.alpha": number(1.0)}
+    tensors |= {f"{layer}v_proj_oft_blocks": random_tensor(2, (8, 128, 6, 6), "F16")}
+    write(path, tensors | {f"{layer}{name}_alpha": number(1.0) for name in ("v_proj", "out_proj")})
+    assert validate(path).verdict == "warning"
+    with pytest.raises(NotAnAdapter):
+        normalize(path, output)
+    assert not output.parent.exists()
