@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hubtool.operations.extract_pairs import Pair, Rows
 
-_STRIP = 1 << 17  # elements: small enough for the caches, large enough that a system call each does not show
+_STRIP = 1 << 18  # elements: small enough for the caches, large enough that calls and system calls do not show
 _DEVICE_STRIP = 1 << 24  # elements sent to another device at once
 
 

@@ -27,7 +27,6 @@ EXPECTED = 1.2e-3  # or when all further steps together would, to judge by the l
 BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more than all eigenvectors
 MAX_BLOCKS = 16
 MARGIN = 4  # vectors beyond the rank, for a rule to be decided again by more precise values
-_LARGE = 1 << 22  # elements: a matrix that does not stay in the cache, where wide blocks read it less often
 _WELL_CONDITIONED = 0.5  # smallest diagonal element of a Cholesky factor with which one round is orthogonal to rounding
 
 
@@ -50,7 +49,7 @@ def search(wide: Tensor, norm: float, rule: RankRule, seed: int = 0) -> Leading 
         seed: which random numbers the search begins with.
     """
     side, columns = wide.shape
-    width = block_width(rule.expected(side), side, side * columns)
+    width = block_width(rule.expected(side), side)
     basis = _Basis(wide, min(side, MAX_BLOCKS * width), seed)
     convergence = _Convergence(rule, norm)
     block = orthonormal((wide @ gaussian(columns, width, wide, seed)).float().T)
@@ -71,10 +70,9 @@ def search(wide: Tensor, norm: float, rule: RankRule, seed: int = 0) -> Leading 
     return basis.leading(min(rank + more, basis.size), convergence.gain)
 
 
-def block_width(rank: int, side: int, elements: int) -> int:
-    """Vectors in a block, by measurement: multiples of 16 (others are padded), about half the rank, more for large matrices."""
-    width = 16 * min(3, max(1, (rank + 16) // 32))
-    return min(max(width, 32) if elements > _LARGE else width, side)
+def block_width(rank: int, side: int) -> int:
+    """Vectors in a block, by measurement: multiples of 16 (others are padded), about half the rank."""
+    return min(16 * min(3, max(1, (rank + 16) // 32)), side)
 
 
 class _Basis:
