@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hubtool import __version__
+from hubtool.naming.modelspec import VERSION, architecture_value, implementation_value
 from hubtool.operations.as_lokr import FACTOR
+from hubtool.operations.extract_pairs import prediction_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,14 +27,6 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 24
 
 
-class _Names(NamedTuple):
-    """What trainers and UIs call an architecture."""
-
-    ss_base_model_version: str
-    architecture: str
-    implementation: str
-
-
 #: `ss_network_args` of LyCORIS; a plain LoRA is none of its kinds.
 _ALGORITHMS: Mapping[str, dict[str, str]] = {
     "lora": {},
@@ -41,13 +35,8 @@ _ALGORITHMS: Mapping[str, dict[str, str]] = {
 }
 _TUCKER = {"algo": "locon", "use_tucker": "True"}
 
-_STABILITY = "https://github.com/Stability-AI/generative-models"
-_NAMES: Mapping[str, _Names] = {
-    "sd1": _Names("sd_v1", "stable-diffusion-v1", "diffusers"),
-    "sd2": _Names("sd_v2", "stable-diffusion-v2-768-v", "diffusers"),
-    "sdxl": _Names("sdxl_base_v1-0", "stable-diffusion-xl-v1-base", _STABILITY),
-    "flux1": _Names("flux1", "flux-1-dev", "https://github.com/black-forest-labs/flux"),
-}
+#: `ss_base_model_version` of kohya's trainer.
+_VERSIONS: Mapping[str, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "flux1": "flux1"}
 
 
 def describe(comparison: Comparison, layers: Sequence[Extracted], options: ExtractOptions, name: str) -> dict[str, str]:
@@ -56,7 +45,8 @@ def describe(comparison: Comparison, layers: Sequence[Extracted], options: Extra
         "base": _origin(comparison.base, hashed=options.hash_inputs),
         "tuned": _origin(comparison.tuned, hashed=options.hash_inputs),
     }
-    found = {**_trainer_keys(comparison, layers, options), "ss_output_name": name, **_model_spec(comparison, name)}
+    found = {**_trainer_keys(comparison, layers, options), "ss_output_name": name}
+    found |= _model_spec(comparison, options.dialect, name)
     digest = inputs["base"].get("sha256")
     if isinstance(digest, str):
         found["ss_new_sd_model_hash"] = digest
@@ -83,8 +73,10 @@ def _trainer_keys(comparison: Comparison, layers: Sequence[Extracted], options: 
         algorithm = {"conv_dim": convolutions, "conv_alpha": convolutions} | algorithm
     if algorithm:
         found["ss_network_args"] = json.dumps(algorithm)
-    names = _NAMES.get(comparison.architecture.id)
-    return found | {"ss_base_model_version": names.ss_base_model_version} if names else found
+    version = _VERSIONS.get(comparison.architecture.id)
+    if version == "sd_v2" and prediction_of(comparison.tuned).startswith("v"):
+        version = "sd_v2_v"
+    return found | {"ss_base_model_version": version} if version else found
 
 
 def _common_rank(ranks: Sequence[int]) -> str:
@@ -94,24 +86,19 @@ def _common_rank(ranks: Sequence[int]) -> str:
     return str(max(ranks)) if len(set(ranks)) <= 2 else "Dynamic"
 
 
-def _model_spec(comparison: Comparison, name: str) -> dict[str, str]:
+def _model_spec(comparison: Comparison, dialect_id: str, name: str) -> dict[str, str]:
     base = next((file.metadata for file in comparison.base.files if file.metadata), {})
-    names = _NAMES.get(comparison.architecture.id)
-    stated = base.get("modelspec.architecture", "")
-    architecture = stated if stated and "/" not in stated else names.architecture if names else ""
-    found = {"modelspec.sai_model_spec": "1.0.1", "modelspec.title": name}
-    if architecture:
-        found["modelspec.architecture"] = f"{architecture}/lora"
-    if names:
-        found["modelspec.implementation"] = names.implementation
-    prediction = _prediction(comparison.tuned)
+    stated, prediction = base.get("modelspec.architecture", ""), prediction_of(comparison.tuned)
+    version = {"ss_base_model_version": "sd_v2_v" if prediction.startswith("v") else ""}
+    found = {
+        "modelspec.sai_model_spec": VERSION,
+        "modelspec.title": name,
+        "modelspec.architecture": f"{stated}/lora"
+        if stated and "/" not in stated
+        else architecture_value(comparison.architecture, version),
+        "modelspec.implementation": implementation_value(comparison.architecture, dialect_id),
+    }
     return found | {"modelspec.prediction_type": prediction} if prediction else found
-
-
-def _prediction(checkpoint: Checkpoint) -> str:
-    """`v` where the checkpoint says so, by its metadata or by the marker tensor that UIs look for."""
-    stated = [file.metadata.get("modelspec.prediction_type", "") for file in checkpoint.files]
-    return next((text for text in stated if text), "v" if "v_pred" in checkpoint.others else "")
 
 
 def _origin(checkpoint: Checkpoint, *, hashed: bool) -> dict[str, object]:

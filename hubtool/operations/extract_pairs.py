@@ -93,7 +93,12 @@ def compare(base_path: Path, tuned_path: Path, components: Sequence[str] = ()) -
     base, tuned = _same_architecture(read_checkpoint(base_path), read_checkpoint(tuned_path))
     wanted = _components(base.architecture, components)
     shared = base.components & tuned.components & wanted
-    notes = [*base.notes, *tuned.notes, *_absent(base, tuned, wanted, asked=bool(components))]
+    notes = [
+        *base.notes,
+        *tuned.notes,
+        *_absent(base, tuned, wanted, asked=bool(components)),
+        *_predictions(base, tuned),
+    ]
     if not shared:
         _refuse(tuned, f"{base.path.name} and {tuned.path.name} have no part in common that could be compared.")
     modules = [module for module in _modules(base.architecture) if module.component in shared]
@@ -112,6 +117,23 @@ def _same_architecture(base: Checkpoint, tuned: Checkpoint) -> tuple[Checkpoint,
         message = f"{base.path.name} is {base.architecture.title}, but {tuned.path.name} is {tuned.architecture.title}."
         _refuse(tuned, message)
     return base.read_as(common[0]), tuned.read_as(common[0])
+
+
+def prediction_of(checkpoint: Checkpoint) -> str:
+    """`v` where the checkpoint says so, by its metadata or by the marker tensor that UIs look for; empty if it is silent."""
+    stated = [file.metadata.get("modelspec.prediction_type", "") for file in checkpoint.files]
+    return next((text for text in stated if text), "v" if "v_pred" in checkpoint.others else "")
+
+
+def _predictions(base: Checkpoint, tuned: Checkpoint) -> Iterator[str]:
+    """A note if the two were trained to predict different things: a LoRA carries the weights, not that."""
+    first, second = (prediction_of(checkpoint).startswith("v") for checkpoint in (base, tuned))
+    if first != second:
+        name, kinds = tuned.path.name, ("noise", "v")
+        yield (
+            f"{name} predicts {kinds[second]}, {base.path.name} {kinds[first]}: the program that uses the LoRA has to be "
+            f"told so, and nearly every weight differs."
+        )
 
 
 def _components(target: Architecture, names: Sequence[str]) -> frozenset[Component]:

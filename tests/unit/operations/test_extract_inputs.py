@@ -10,6 +10,7 @@ from support.checkpoints import ATTENTION, ldm_keys, small_model, tuned, unet, w
 
 from hubtool.adapters.codec import read_adapter
 from hubtool.errors import CheckpointProblem, IncompatibleCheckpoints
+from hubtool.formats.safetensors import read_safetensors
 from hubtool.naming.address import Component, ModuleRef
 from hubtool.operations.extract import ExtractOptions, extract
 
@@ -32,6 +33,19 @@ def test_pickled_checkpoints_give_the_file_that_safetensors_give(tmp_path: Path)
         assert {role: bytes(part.view()) for role, part in layer.tensors.items()} == {
             role: bytes(part.view()) for role, part in second[module].tensors.items()
         }
+
+
+@pytest.mark.parametrize("said", ["by a tensor", "by metadata"])
+def test_models_that_predict_different_things_are_compared_and_said_to_be(tmp_path: Path, said: str) -> None:
+    base = small_model()
+    write_ldm(tmp_path / "base.safetensors", base)
+    marker = {"v_pred": torch.empty(0)} if said == "by a tensor" else {}
+    metadata = {} if marker else {"modelspec.prediction_type": "v"}
+    write_file(tmp_path / "tuned.safetensors", ldm_keys(tuned(base)) | marker, metadata)
+    output = tmp_path / "out.safetensors"
+    found = extract(tmp_path / "tuned.safetensors", tmp_path / "base.safetensors", output, ExtractOptions(rank=4))
+    assert any("tuned.safetensors predicts v, base.safetensors noise" in note for note in found.notes)
+    assert read_safetensors(output).metadata["modelspec.prediction_type"] == "v"
 
 
 def test_a_checkpoint_of_one_module_is_enough(tmp_path: Path) -> None:
