@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[Index, Settings, str], Rewritten]
 
-DIALECTS = ("a1111", "comfyui", "swarmui", "sdnext", "fooocus")
+DIALECTS = ("a1111", "forge", "comfyui", "swarmui", "sdnext", "fooocus", "invokeai")
 _dialect = click.option(
     "--dialect",
     default="a1111",
@@ -42,8 +42,10 @@ def command() -> None:
 
 @command.command()
 @click.argument("text")
+@click.option("--negative", is_flag=True, help="TEXT is a negative prompt.")
+@click.option("--install", is_flag=True, help="Install what is missing, where TEXT has its hash (an infotext has).")
 @_dialect
-def parse(text: str, dialect: str) -> None:
+def parse(text: str, dialect: str, *, negative: bool, install: bool) -> None:
     """Say which adapters a prompt uses, at which strengths, and which of them are installed.
 
     TEXT is the prompt; `-` reads it from stdin.
@@ -54,11 +56,14 @@ def parse(text: str, dialect: str) -> None:
     echo "$PROMPT" | hubtool prompt parse - --json
     """
     from hubtool.library.references import read_prompt
+    from hubtool.library.resolving import install_named
     from hubtool.library.scan import fresh_index
 
-    settings = current_run().settings()
+    settings, prompt = current_run().settings(), _read(text)
     with fresh_index(settings, say) as index:
-        found = read_prompt(index, settings, _read(text), dialect)
+        if install:
+            install_named(index, settings, prompt, say)
+        found = read_prompt(index, settings, prompt, dialect, negative=negative)
     answer({"tags": found.tags, "prompt": found.prompt, "missing": found.missing}, lambda: _text(found))
 
 

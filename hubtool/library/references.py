@@ -14,6 +14,7 @@ from hubtool.library.target import known_places
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hubtool.library.block_weights import BlockWeights
     from hubtool.library.index import Index
     from hubtool.library.prompts import Tag
     from hubtool.library.record import Label
@@ -35,6 +36,8 @@ class Reference:
     sha256: str | None
     blocks: tuple[float, float, float] | None
     steps: str
+    block_weights: BlockWeights | None
+    extras: tuple[str, ...]
     suggestions: list[str]  # installed names that are close, when the name means nothing
     problem: str
 
@@ -48,15 +51,15 @@ class References:
     missing: list[str]  # names of adapters that are not here, each once
 
 
-def read_prompt(index: Index, settings: Settings, text: str, dialect: str) -> References:
-    """Take a prompt apart and look every adapter up, first in the configured folder, then in all that are known.
+def read_prompt(index: Index, settings: Settings, text: str, dialect: str, *, negative: bool = False) -> References:
+    """Take a prompt (or a negative one) apart and look every adapter up, first in the configured folder, then in all known.
 
     The files that it names are hashed if that was never done, so that the answer identifies them.
 
     Raises:
         UsageProblem: no such dialect.
     """
-    parsed = parse(text, dialect)
+    parsed = parse(text, dialect, negative=negative)
     everything = index.labels()
     near = {str(place.folder) for place in known_places(settings)}
     shelves = [Names(label for label in everything if label.folder in near)]
@@ -85,6 +88,8 @@ def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -
         sha256=found.digests.sha256 if found else None,
         blocks=tag.blocks,
         steps=tag.steps,
+        block_weights=tag.block_weights,
+        extras=tag.extras,
         suggestions=[] if found or tag.kind not in LORA_KINDS else shelves[-1].suggestions(tag.name),
         problem=tag.problem,
     )

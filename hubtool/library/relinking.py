@@ -6,9 +6,11 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hubtool.library.mention import stem as last_part
 from hubtool.library.prompt_writing import Rewritten, relink
 from hubtool.library.prompts import LORA_KINDS
 from hubtool.library.references import read_prompt
+from hubtool.library.resolve import folded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,12 +62,9 @@ def _here(index: Index, name: str, hashes: Mapping[str, str]) -> str | None:
     if said:  # another file of a like name would be a guess against the evidence
         return None
     stems = {label.stem for label in index.labels()}
-    alike = {stem for stem in stems if _folded(stem) == _folded(name)}
+    wanted = folded(last_part(name))
+    alike = {stem for stem in stems if folded(stem) == wanted}
     return name if name in stems else next(iter(alike)) if len(alike) == 1 else None
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.rpartition("/")[2].casefold().removesuffix(".safetensors"))
 
 
 def hashes_line(index: Index, settings: Settings, text: str, dialect: str) -> str:

@@ -76,20 +76,30 @@ def read_input(text: str) -> Reading:
         FileMissing: it looks like a path and nothing is there. StorageProblem: the file cannot be read, or is too large.
         HubtoolError: nothing in it says how a picture was made.
     """
+    if "\n" in text or "<" in text or len(text) > 255 or text.lstrip().startswith("{"):
+        return read_text(text)
     path = Path(text)
-    is_text = "\n" in text or "<" in text or len(text) > 255 or text.lstrip().startswith("{")
-    if is_text:
-        texts: Mapping[str, str] = {"text": text}
-    elif path.is_file():
-        texts = _texts_of(path)
-    else:
+    if not path.is_file():
         raise FileMissing(path, f"There is no file {path}.")
+    return _read(_texts_of(path), str(path))
+
+
+def read_text(text: str) -> Reading:
+    """The LoRAs of a prompt, an infotext or a workflow.
+
+    Raises:
+        HubtoolError: nothing in it says how a picture was made.
+    """
+    return _read({"text": text}, "the text")
+
+
+def _read(texts: Mapping[str, str], where: str) -> Reading:
     for generator in all_generators().values():
         mentions = generator.read(texts)
         if mentions is not None:
             return Reading(generator.id, tuple(mentions))
     raise HubtoolError(
-        f"Nothing in {path if not is_text else 'the text'} says which LoRAs were used.",
+        f"Nothing in {where} says which LoRAs were used.",
         hint="Chat programs and many sites strip this from pictures; ask for the original file.",
     )
 
@@ -171,6 +181,15 @@ def installed_missing(
     order = Order(place, Wish(sidecars=choose_sidecars(None, place.target.sidecars)))
     outcomes = {outcome.spec: outcome for outcome in acquire(settings, list(dict.fromkeys(wanted)), order, say)}
     return [_after(reference, outcomes.get(reference.spec or "")) for reference in references]
+
+
+def install_named(index: Index, settings: Settings, text: str, say: Callable[[str], None]) -> None:
+    """Install what a text names by a hash and nobody has here; what cannot be had, or has no hash, is said."""
+    for one in installed_missing(settings, resolve_all(index, read_text(text)), say):
+        if one.note:
+            say(f"{one.name}: {one.note}")
+        elif one.status == "unknown":
+            say(f"{one.name}: only a name is known, which is no reason to fetch a file.")
 
 
 def _after(reference: ImageReference, outcome: Outcome | None) -> ImageReference:

@@ -11,4 +11,5 @@ TARGET = Target(
     sidecars=("a1111", "civitai_info"),
     markers=(("webui.py", "modules_forge"),),
     flat_names=True,
+    grammar="forge",
 )

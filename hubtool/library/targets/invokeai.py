@@ -14,4 +14,5 @@ TARGET = Target(
     sidecars=("a1111",),
     markers=(("invokeai.yaml",),),
     preview="",
+    grammar="invokeai",
 )

@@ -16,6 +16,7 @@ from hubtool.settings import Directories, Settings
 NAMES = st.text(
     st.characters(blacklist_characters=":<>=,\n\r@", blacklist_categories=("Cs", "Cc")), min_size=1, max_size=8
 )
+READ = sorted(id for id, dialect in DIALECTS.items() if dialect.reads)
 STRENGTHS = st.floats(-2, 2).map(lambda number: round(number, 3))
 
 
@@ -23,8 +24,8 @@ STRENGTHS = st.floats(-2, 2).map(lambda number: round(number, 3))
     name=NAMES,
     te=STRENGTHS,
     denoiser=STRENGTHS,
-    source=st.sampled_from(sorted(DIALECTS)),
-    target=st.sampled_from(sorted(DIALECTS)),
+    source=st.sampled_from(READ),
+    target=st.sampled_from(READ),
 )
 def test_a_converted_tag_means_the_same_or_says_that_it_does_not(name, te, denoiser, source, target):
     tag = parse(f"<lora:{name}:{te}:{denoiser}>", "a1111").tags[0]
@@ -88,6 +89,63 @@ def test_strip_removes_all_or_the_named():
 
 def test_relink_changes_names_and_keeps_strengths():
     assert relink("<lora:x:0.5:0.8> <lora:z:1>", "a1111", {"x": "new"}).prompt == "<lora:new:0.5:0.8> <lora:z:1>"
+
+
+LIST = ",".join(["1"] * 17)
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "expected"),
+    [
+        ("<lora:x:0.5:0.8:lbw=MIDD:stop=9>", "a1111", "forge", "<lora:x:0.5:0.8:lbw=MIDD:stop=9>"),
+        ("<lora:x:1:MIDD>", "a1111", "a1111", "<lora:x:1:lbw=MIDD>"),
+        (f"<lora:x:0.5:{LIST}>", "forge", "a1111", f"<lora:x:0.5:lbw={LIST}>"),
+        ("<lora:x:0.7:high:module=t>", "sdnext", "sdnext", "<lora:x:0.7:high:module=t>"),
+        ("withLora(x, 0.5) and withLora(y)", "invokeai", "a1111", "<lora:x:0.5> and <lora:y:1>"),
+    ],
+)
+def test_what_an_extension_reads_stays_where_it_is_read(text, source, target, expected):
+    assert convert(text, source, target).prompt == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "said"),
+    [
+        ("<lora:x:1:lbw=MIDD:stop=9>", "a1111", "sdnext", ["lbw=MIDD (as strengths by block)", "stop=9 (as the steps"]),
+        ("<lora:x:1:lbw=MIDD>", "forge", "comfyui", ["strengths by block"]),
+        ("<lora:x:1:high>", "sdnext", "a1111", ["high (as one of several transformers)"]),
+        ("<lora:x:0.5> a", "a1111", "invokeai", ["x: InvokeAI reads no tags; choose it beside the prompt, at 0.5."]),
+        ("<lora:x:abc>", "a1111", "comfyui", ["<lora:x:abc>: abc is no strength."]),
+        ("a\nNegative prompt: <lora:x:1>", "a1111", "comfyui", ["stands in the negative prompt"]),
+    ],
+)
+def test_everything_that_gets_lost_is_named(text, source, target, said):
+    lost = " ".join(convert(text, source, target).lost)
+    assert all(words in lost for words in said)
+
+
+def test_a_prompt_for_invokeai_holds_no_tags():
+    assert convert("a <lora:x:0.5>b", "a1111", "invokeai").prompt == "a b"
+
+
+@pytest.mark.parametrize(
+    "tail", [":0.5:lbw=MIDD:foo=1", ":0@0,1@0.5", ":1:1:8:9", "", ":te=0.2:0.1", ":1:lbw=1,2,3", ":abc"]
+)
+def test_relinking_changes_the_name_and_no_other_character(tail):
+    assert relink(f"a <lora:x{tail}> <lyco:x{tail}>", "a1111", {"x": "new x"}).prompt == (
+        f"a <lora:new x{tail}> <lyco:new x{tail}>"
+    )
+    assert relink("withLora(a,1)", "invokeai", {"a": "new"}).prompt == "withLora(new,1)"
+
+
+def test_balance_leaves_what_it_cannot_read_and_says_so():
+    done = balance("<lora:a:2><lora:b:much>", "a1111", 1.0)
+    assert done.prompt.endswith("<lora:b:much>")
+    assert "much is no strength" in done.lost[0]
+
+
+def test_balance_keeps_block_weights():
+    assert balance("<lora:a:2:lbw=MIDD>", "a1111", 1.0).prompt == "<lora:a:1:lbw=MIDD>"
 
 
 def test_balance_scales_everything_by_one_factor():
