@@ -1,6 +1,7 @@
 """Fooocus reads no sidecars; its prompts need a strength in every tag."""
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_fooocus
 
 TARGET = Target(
     id="fooocus",
@@ -11,4 +12,5 @@ TARGET = Target(
     sidecars=("a1111",),
     markers=(("fooocus_version.py",), ("Fooocus/fooocus_version.py",)),
     grammar="fooocus",
+    named=from_fooocus,
 )

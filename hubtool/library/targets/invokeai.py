@@ -4,6 +4,7 @@ It reads A1111's keys and `<name>.png` on import, and has no words in prompts fo
 """
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_invokeai
 
 TARGET = Target(
     id="invokeai",
@@ -15,4 +16,5 @@ TARGET = Target(
     markers=(("invokeai.yaml",),),
     preview="",
     grammar="invokeai",
+    named=from_invokeai,
 )

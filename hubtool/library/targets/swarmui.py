@@ -1,6 +1,7 @@
 """SwarmUI: one folder or several in its settings; it reads nearly everybody's sidecars, its own first."""
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_swarmui
 
 TARGET = Target(
     id="swarmui",
@@ -11,4 +12,5 @@ TARGET = Target(
     sidecars=("swarm", "civitai_info"),
     markers=(("src/SwarmUI.csproj",), ("SwarmUI.sln",)),
     grammar="swarmui",
+    named=from_swarmui,
 )
