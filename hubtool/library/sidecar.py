@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.formats.atomic import write_text
-from hubtool.library import sidecars
+from hubtool.library import history, sidecars
 from hubtool.library.record import Own
 
 if TYPE_CHECKING:
@@ -59,12 +59,20 @@ class Sidecar:
     fields: Callable[[Card], Table]  # what we would write; empty: nothing to say
     placed: tuple[str, ...] = ()  # keys that say where the model lies, and follow it
     identity: str = ""  # the key that says what the file is about
+    marker: str = ""  # a key that only this format has, where several share a file
     own: Callable[[Table], Own] | None = None  # what the user said in such a file
     origin: Callable[[Table], Origin | None] | None = None  # what a hub said in such a file
+    # what there is, and what the user says now → keys that hold more than one thing, with all the others kept
+    changed: Callable[[Table, Card], Table] | None = None
 
     def path(self, model: Path) -> Path:
         """Where the sidecar of this model lies."""
         return model.with_name(model.stem + self.suffix)
+
+    def is_beside(self, model: Path) -> bool:
+        """Whether the model has such a sidecar."""
+        table = read_table(self.path(model))
+        return table is not None and (not self.marker or self.marker in table)
 
 
 @functools.cache
@@ -111,7 +119,7 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
     """Add what is missing to a sidecar; whether it now is there. Keys in `placed` are always ours.
 
     A file that is no JSON object belongs to somebody else and is left alone; the answer is False then. One whose
-    `identity` is another describes what had this name before, and is replaced.
+    `identity` is another describes what had this name before, and is replaced. What gets lost is kept in the model's history.
 
     Raises:
         StorageProblem: the file cannot be written.
@@ -125,8 +133,29 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
     merged = merge({} if outdated or existing is None else existing, fields)
     merged |= {key: fields[key] for key in placed if key in fields}
     if merged != existing:
+        _keep_history(path, existing or {}, merged)
         write_text(path, _json(merged), force=True)
     return True
+
+
+def _keep_history(path: Path, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    known = all_sidecars().values()
+    places = {key for sidecar in known for key in sidecar.placed}
+    lost = {
+        key: value
+        for key, value in before.items()
+        if not _is_empty(value) and key not in places and not _is_more(after.get(key), value)
+    }
+    suffix = max((one.suffix for one in known if path.name.endswith(one.suffix)), key=len, default=path.suffix)
+    if lost:
+        history.keep(path, path.name.removesuffix(suffix), lost)
+
+
+def _is_more(new: object, old: object) -> bool:
+    """Whether nothing of the old value is missing in the new one."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(_is_more(new.get(key), value) for key, value in old.items() if not _is_empty(value))
+    return type(new) is type(old) and new == old
 
 
 def _json(table: Table) -> str:
@@ -141,11 +170,16 @@ def merge(existing: Mapping[str, object], fields: Mapping[str, object]) -> Table
 
     >>> merge({"notes": "mine", "preferred weight": 0, "x": 1}, {"notes": "theirs", "preferred weight": 0.8})
     {'notes': 'mine', 'preferred weight': 0.8, 'x': 1}
+
+    An object within is completed in the same way, unless it has an `id` and is about something else.
     """
     merged = dict(existing)
     for key, value in fields.items():
-        if key not in merged or (_is_empty(merged[key]) and not _is_empty(value)):
+        here = merged.get(key)
+        if key not in merged or (_is_empty(here) and not _is_empty(value)):
             merged[key] = value
+        elif isinstance(here, dict) and isinstance(value, dict) and here.get("id", value.get("id")) == value.get("id"):
+            merged[key] = merge(here, value)
     return merged
 
 

@@ -19,7 +19,6 @@ def _fields(card: Card) -> Table:
     if card.model is None:
         return {}
     origin, own = card.origin, card.own
-    weight = {} if own.preferred_weight is None else {"strength": own.preferred_weight}
     return {
         "file_name": card.model.stem,
         "model_name": origin.model_name if origin and origin.model_name else card.model.stem,
@@ -38,8 +37,20 @@ def _fields(card: Card) -> Table:
         "civitai_deleted": False,
         "favorite": own.favourite,
         "exclude": False,
-        "usage_tips": json.dumps(weight),
+        "hash_status": "completed" if card.sha256 else "pending",
+        "trainedWords": list(own.trigger_words),
+        "usage_tips": _tips({}, own),
     }
+
+
+def _changed(table: Table, card: Card) -> Table:
+    return {"usage_tips": _tips(_tips_of(table.get("usage_tips")), card.own)}
+
+
+def _tips(before: Table, own: Own) -> str:
+    """The tips with the user's strength; ranges, clip_skip and whatever else is there stay."""
+    tips = {key: value for key, value in before.items() if key != "strength"}
+    return json.dumps(tips if own.preferred_weight is None else {**tips, "strength": own.preferred_weight})
 
 
 def _origin(table: Table) -> Origin | None:
@@ -51,18 +62,22 @@ def _own(table: Table) -> Own:
     notes = table.get("notes")
     return Own(
         favourite=table.get("favorite") is True,
-        preferred_weight=_strength(table.get("usage_tips")),
+        preferred_weight=_strength(_tips_of(table.get("usage_tips"))),
         trigger_words=words(table.get("trainedWords")),
         notes=notes.strip() if isinstance(notes, str) else "",
     )
 
 
-def _strength(tips: object) -> float | None:
+def _tips_of(text: object) -> Table:
     try:
-        table = json.loads(tips) if isinstance(tips, str) and tips else {}
+        table = json.loads(text) if isinstance(text, str) and text else {}
     except (ValueError, RecursionError):  # somebody else's text: as good as none
-        return None
-    weight = table.get("strength") if isinstance(table, dict) else None
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _strength(tips: Table) -> float | None:
+    weight = tips.get("strength")
     usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
     return float(weight) if usable and isinstance(weight, (int, float)) else None
 
@@ -76,4 +91,5 @@ SIDECAR = Sidecar(
     fields=_fields,
     own=_own,
     origin=_origin,
+    changed=_changed,
 )

@@ -42,6 +42,7 @@ SIDECAR = Sidecar(
     id="sdnext",
     source="vladmandic/sdnext modules/ui_extra_networks_lora.py, modules/civitai",
     suffix=".json",
+    marker="modelVersions",
     fields=_fields,
     origin=_origin,
 )

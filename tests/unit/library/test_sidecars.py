@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hubtool.errors import NetworkFailure, UsageProblem
+from hubtool.library.history import changes_of, keep
 from hubtool.library.record import Origin
 from hubtool.library.sidecar import Card, all_sidecars, choose_sidecars, fill, merge
 from hubtool.library.sidecars.preview import existing_preview, fetch_preview, picture_extension, write_preview
@@ -146,3 +147,38 @@ def test_a_picture_that_is_there_is_found_with_and_without_infix(model):
     assert existing_preview(model).name == "ink style.v2.preview.png"
     model.with_suffix(".jpeg").write_bytes(JPEG)
     assert existing_preview(model) is not None
+
+
+def test_objects_within_are_completed_unless_they_are_about_something_else():
+    there = {"civitai": {"id": 1, "name": "", "mine": 2}, "other": {"id": 1, "x": 1}}
+    new = {"civitai": {"id": 1, "name": "v2", "files": [3]}, "other": {"id": 2, "y": 1}}
+    assert merge(there, new) == {
+        "civitai": {"id": 1, "name": "v2", "mine": 2, "files": [3]},
+        "other": {"id": 1, "x": 1},
+    }
+
+
+def test_a_record_that_is_replaced_is_kept_whole_in_the_history(model):
+    path = all_sidecars()["lora_manager"].path(model)
+    old = {"sha256": "aa", "file_path": "/x", "notes": "mine", "usage_tips": '{"strength": 1}', "tags": []}
+    path.write_text(json.dumps(old))
+    assert fill(path, {"sha256": "bb", "file_path": "/y"}, "sha256", ("file_path",))
+    (change,) = changes_of(model)
+    assert (change.sidecar, change.was) == (path.name, {k: old[k] for k in ("sha256", "notes", "usage_tips")})
+
+
+def test_what_is_only_completed_leaves_no_history(model):
+    path = all_sidecars()["lora_manager"].path(model)
+    path.write_text(json.dumps({"file_path": "/old", "civitai": {"id": 1}, "notes": ""}))
+    assert fill(path, {"file_path": "/new", "civitai": {"id": 1, "x": 2}, "notes": "n"}, placed=("file_path",))
+    assert changes_of(model) == []
+
+
+def test_a_history_that_was_cut_off_goes_on(model):
+    path = model.with_name(f"{model.stem}.hubtool-history.jsonl")
+    path.write_text('{"when": "x", "sidecar": "a.json", "was": {"notes": "1"}}\n{"when": "x", "sid')
+    keep(model.with_name("a.json"), model.stem, {"notes": "\ud800"})
+    assert [change.was["notes"] for change in changes_of(model)] == ["1", "\ud800"]
+    for text in ("[1]", "null", '{"was": 3}', "{" * 5000):
+        path.write_text(text)
+        assert changes_of(model) == []
