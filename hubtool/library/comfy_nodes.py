@@ -28,10 +28,12 @@ _MODEL = (
     "model_strength",
     "lora_wt",
     "lora_weight",
+    "lora_model_strength",
+    "lora_strength",
     "strength",
     "weight",
 )
-_CLIP = ("strength_clip", "clip_str", "clip_weight", "clip_strength")
+_CLIP = ("strength_clip", "clip_str", "clip_weight", "clip_strength", "lora_clip_strength")
 _SWITCHES = ("switch", "toggle", "enabled", "on", "active")
 _COUNTS = ("lora_count", "num_loras")
 _OFF = frozenset({"off", "false", "0", "none", "disabled"})

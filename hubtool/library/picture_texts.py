@@ -1,4 +1,4 @@
-"""The texts inside a picture: PNG text chunks, EXIF of JPEG, WebP and PNG. Nothing is decoded but texts.
+"""The texts inside a picture: PNG text chunks, EXIF of JPEG, WebP, PNG, AVIF and JPEG XL. Nothing is decoded but texts.
 
 Sources: the PNG specification (tEXt, zTXt, iTXt, eXIf), JFIF and EXIF 2.3 (APP1, COM; UserComment has eight bytes for its
 encoding before it), the WebP container (EXIF chunk).
@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 import zlib
 from typing import TYPE_CHECKING
+
+from hubtool.library.box_texts import exif_of_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +30,7 @@ _ENTRIES = 4096  # of one EXIF folder; real ones have dozens
 
 
 def picture_texts(body: bytes) -> dict[str, str]:
-    """Keyword → text, of a PNG, JPEG or WebP; empty for anything else. Broken parts are passed over.
+    """Keyword → text, of a PNG, JPEG, WebP, AVIF or JPEG XL; empty for anything else. Broken parts are passed over.
 
     EXIF tags have their standard names (`UserComment`); the first text of a name counts.
     """
@@ -47,6 +49,9 @@ def _texts(body: bytes) -> Iterator[tuple[str, str]]:
         for kind, data in _riff(body):
             if kind == b"EXIF":
                 yield from _exif(data.removeprefix(b"Exif\0\0"))
+    else:
+        for data in exif_of_boxes(body):
+            yield from _exif(data.removeprefix(b"Exif\0\0"))
 
 
 def _png(body: bytes) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hubtool.library.mention import hex_digits, is_of_name
 from hubtool.library.mention import stem as last_part
 from hubtool.library.prompt_writing import Rewritten, relink
 from hubtool.library.prompts import LORA_KINDS
@@ -56,7 +57,8 @@ def relinked(index: Index, settings: Settings, text: str, dialect: str) -> Rewri
 
 def _here(index: Index, name: str, hashes: Mapping[str, str]) -> str | None:
     """The stem of the file that has this name's hash, or else nearly this name."""
-    said = hashes.get(name.translate(_UNQUOTABLE))
+    digits = hex_digits(hashes.get(name.translate(_UNQUOTABLE)))
+    said = "" if is_of_name(digits, name) else digits
     if said and (twins := index.with_short_hash(said)):
         return next((twin.name for twin in twins if twin.name == name), twins[0].name)
     if said:  # another file of a like name would be a guess against the evidence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hubtool.errors import FileMissing, HubtoolError, StorageProblem
 from hubtool.library import generators
 from hubtool.library.digest import hashed
-from hubtool.library.mention import stem
+from hubtool.library.mention import is_of_name, stem
 from hubtool.library.picture_texts import picture_texts
 from hubtool.library.resolve import Names
 from hubtool.library.sidecar import choose_sidecars
@@ -124,6 +124,8 @@ def resolve_all(index: Index, reading: Reading) -> list[ImageReference]:
 
 
 def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> ImageReference:
+    is_false = is_of_name(mention.hash, mention.name)
+    mention = replace(mention, hash="") if is_false else mention
     bare = ImageReference(
         name=mention.name,
         hash=mention.hash or None,
@@ -133,8 +135,9 @@ def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> Ima
         matched=None,
         path=None,
         spec=mention.spec or hash_spec(mention.hash),
+        note="Its hash is one of the file's name, as Forge wrote them for a time: no evidence." if is_false else "",
     )
-    same = index.with_short_hash(mention.hash) if mention.hash else []
+    same = _with_hash(index, mention)
     if same:
         named = [one for one in same if one.name == stem(mention.name)]
         found = (named or same)[0]
@@ -146,6 +149,14 @@ def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> Ima
     if mention.hash and not _has_hash(index, found_by_name, mention.hash):
         return replace(bare, status="missing", note=f"{found_by_name.path} has the name, but other content.")
     return replace(bare, status="have", matched="hash" if mention.hash else "name", path=found_by_name.path)
+
+
+def _with_hash(index: Index, mention: Mention) -> list[Installed]:
+    """The files that have its hash. Eight digits are too few for a stranger: some kinds of that length repeat (AutoV1)."""
+    found = index.with_short_hash(mention.hash) if mention.hash else []
+    if len(mention.hash) > 8:
+        return found
+    return [one for one in found if one.name == stem(mention.name) or one.digests.sha256.startswith(mention.hash)]
 
 
 def _has_hash(index: Index, found: Installed, digits: str) -> bool:
