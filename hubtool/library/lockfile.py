@@ -44,6 +44,7 @@ class Locked:
     base_model: str = ""
     model: str = ""
     creator: str = ""
+    license: str = ""  # what the creator allows, when it was locked
 
 
 def read_lock(path: Path) -> dict[str, Locked]:

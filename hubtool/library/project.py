@@ -10,15 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from hubtool.errors import ContentChanged, FileProblem, HubtoolError, LibraryProblem, LockProblem
+from hubtool.errors import ContentChanged, FileProblem, HubtoolError, LibraryProblem, LockProblem, StorageProblem
+from hubtool.hubs.addresses import shareable
 from hubtool.hubs.spec import ByPath, parse
 from hubtool.library import lockfile, manifest
 from hubtool.library.acquire import Order, acquire
 from hubtool.library.digest import hashed
 from hubtool.library.install import Arrival, Installer, Wish
+from hubtool.library.licenses import license_in
 from hubtool.library.lockfile import Locked, read_lock, write_lock
 from hubtool.library.manifest import Wanted, add_wanted, read_manifest, remove_wanted
 from hubtool.library.naming import file_name
+from hubtool.library.origins import origin_of
 from hubtool.library.sidecar import choose_sidecars
 
 if TYPE_CHECKING:
@@ -71,11 +74,14 @@ class Project:
             HubtoolError: it cannot be installed, or the manifest has the name for something else; neither file changes then.
         """
         known = read_manifest(self.manifest_path).wanted.get(wanted.name)
-        if known and known.spec != spec:
+        if known and known.spec != shareable(spec):
             message = f"{manifest.NAME} has {wanted.name} for {known.spec} already."
             raise LibraryProblem(wanted.name, message, hint="Choose another name with `--name`.")
         done = self._acquired(spec, replace(wanted, spec=spec))
-        lasting = f"sha256:{done.sha256}" if isinstance(parse(spec), ByPath) else spec  # a path means nothing elsewhere
+        # a path means nothing elsewhere
+        lasting = f"sha256:{done.sha256}" if isinstance(parse(spec), ByPath) else shareable(spec)
+        if "://" in spec and lasting != spec:
+            self.say(f"What is secret in the address was not written down: {lasting}")
         entry = replace(wanted, name=wanted.name or done.name, spec=lasting)
         locked = self._from_installation(entry, done)
         add_wanted(self.manifest_path, entry)
@@ -138,6 +144,8 @@ class Project:
         Raises:
             HubtoolError: a file cannot be read, or the manifest cannot be written.
         """
+        if not self.place.folder.is_dir():
+            raise StorageProblem(self.place.folder, "is no folder")
         known = read_lock(self.lock_path)
         paths = {one.path for one in known.values()}
         for model in self.index.adapters(self.place.folder):
@@ -145,7 +153,7 @@ class Project:
             if inside in paths:
                 continue
             try:
-                complete = hashed(self.index, model)
+                complete = self.index.with_snapshot(hashed(self.index, model))
             except FileProblem as error:
                 self.say(f"Left out: {error}")
                 continue
@@ -191,11 +199,13 @@ class Project:
                     base_model=resolved.version.base_model,
                     model=resolved.model.name,
                     creator=resolved.model.creator,
+                    license=license_in(origin_of(resolved).snapshot),
                 )
         return self._from_installation(entry, self._acquired(entry.spec, entry))
 
     def _from_installation(self, entry: Wanted, done: Installation) -> Locked:
-        installed = self.index.at(done.path)
+        found = self.index.at(done.path)
+        installed = self.index.with_snapshot(found) if found else None
         if installed is None or not done.sha256:
             raise LibraryProblem(entry.name, f"{done.path} vanished while it was installed.")
         return _from_file(entry, installed, done.path.relative_to(self.place.folder).as_posix())
@@ -290,7 +300,7 @@ class Project:
 def wish_of(entry: Wanted) -> str:
     """What the lock must answer: everything of an entry that decides which bytes lie where."""
     choices = {"file": entry.file, "convert": entry.convert, "subdir": entry.subdir}
-    return " ".join([entry.spec, *(f"{key}={value}" for key, value in choices.items() if value)])
+    return " ".join([shareable(entry.spec), *(f"{key}={value}" for key, value in choices.items() if value)])
 
 
 def _path_of(entry: Wanted) -> str:
@@ -300,7 +310,7 @@ def _path_of(entry: Wanted) -> str:
 
 def _exact(spec: str, hub: str, version: str) -> str:
     """A SPEC that means this very version: what was typed, where ids are not numbers."""
-    return f"v:{version}" if version.isdecimal() and hub else spec
+    return f"v:{version}" if version.isdecimal() and hub else shareable(spec)
 
 
 def _from_file(entry: Wanted, model: Installed, inside: str) -> Locked:
@@ -323,4 +333,5 @@ def _from_file(entry: Wanted, model: Installed, inside: str) -> Locked:
         base_model=model.base_model,
         model=origin.model_name if origin else "",
         creator=origin.creator if origin else "",
+        license=license_in(origin.snapshot) if origin else "",
     )

@@ -66,6 +66,11 @@ class Origin:
     source_sha256: str = ""  # of the file as the hub has it, if it was converted on the way
     snapshot: Mapping[str, object] = field(default_factory=dict, repr=False)  # the hub's record of the version, raw
 
+    @property
+    def version(self) -> Mapping[str, object]:
+        """The record of the version as Civitai answers it, which other programs keep; empty for hubs that have none."""
+        return self.snapshot if "id" in self.snapshot else {}
+
     def completed(self, other: Origin) -> Origin:
         """With what another record of the same version knows besides; a record of something else adds nothing."""
         return _completed(self, other) if (self.hub, self.version_id) == (other.hub, other.version_id) else self

@@ -31,7 +31,7 @@ def _fields(card: Card) -> Table:
         "preview_nsfw_level": 0,
         "notes": own.notes,
         "from_civitai": bool(origin and origin.hub == "civitai"),
-        "civitai": dict(origin.snapshot) if origin else {},
+        "civitai": dict(origin.version) if origin else {},
         "tags": list(card.tags),
         "modelDescription": card.description,
         "civitai_deleted": False,

@@ -238,7 +238,7 @@ def test_exports(project, tmp_path):
     assert json.loads(export("comfy-lock", wanted, locked, place))["models"][0]["hashes"] == [
         {"hash": "ab" * 32, "type": "SHA256"}
     ]
-    assert "| Ink | a/da | SD 1.5 | https://h/1 |" in export("credits", wanted, locked, place)
+    assert "| Ink | a/da | SD 1.5 | not said | https://h/1 |" in export("credits", wanted, locked, place)
     assert export("prompts", wanted, locked, place) == "both: <lora:ink:0.5> <lora:fog é:0.8>\n"
     with pytest.raises(UsageProblem):
         export("nonsense", wanted, locked, place)
