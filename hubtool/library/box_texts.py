@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
 _ENTRIES = {2: (">H", 8), 3: (">I", 10)}  # version of `infe` → form of its number, place of its type
+_BOXES = 1 << 16  # of a file; real ones have five
 _ITEMS = 4096  # entries of a table that are looked at; real files have five
 
 
@@ -32,7 +33,9 @@ def exif_of_boxes(body: bytes) -> Iterator[bytes]:
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
-    while at + 8 <= len(data):
+    for _ in range(_BOXES):
+        if at + 8 > len(data):
+            return
         size, kind = struct.unpack_from(">I4s", data, at)
         start = at + 8
         if size == 1:  # a longer size follows

@@ -57,6 +57,16 @@ def hex_digits(text: object) -> str:
     return digits if is_hash and not digits.startswith(_OF_NOTHING) else ""
 
 
+def named_hashes(text: str) -> list[tuple[str, str]]:
+    """Name and hash, as typed, from `name: hash, name: hash`.
+
+    >>> named_hashes("ink: 0123456789ab, old ink: 0xabcdef0123, broken, x: y")
+    [('ink', '0123456789ab'), ('old ink', '0xabcdef0123')]
+    """
+    pairs = (part.rpartition(":") for part in text.split(","))
+    return [(name.strip(), digits.strip()) for name, _, digits in pairs if name.strip() and hex_digits(digits)]
+
+
 def is_of_name(digits: str, name: str) -> bool:
     """Whether a hash is that of a file's name: Forge wrote such from August 2024 to February 2025 (its modules/hashes.py).
 
@@ -72,7 +82,7 @@ def number(value: object, default: float = 1.0) -> float:
     """A strength from JSON or text; the default for anything else."""
     try:
         found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else default
-    except ValueError:
+    except (ValueError, OverflowError):
         return default
     return found if abs(found) < 1e6 else default  # NaN and infinity too
 

@@ -182,7 +182,8 @@ class Project:
         from hubtool.hubs.opening import open_hub  # noqa: PLC0415  # 0.2 s of HTTP
 
         path = _path_of(entry)
-        if not entry.convert and not isinstance(parse(entry.spec), ByPath):
+        is_plain = not entry.convert and "{" not in entry.subdir  # what a template means is known when the file is here
+        if is_plain and not isinstance(parse(entry.spec), ByPath):
             resolved = open_hub(self.settings).resolve(entry.spec, entry.file)
             if resolved.file.sha256:
                 page = f"{resolved.model.url}?modelVersionId={resolved.version.id}" if resolved.model.url else ""

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 _A1111_TAG = re.compile(r"<(\w+):([^>]+)>")
 _COMFY_TAG = re.compile(r"<(lora):([^:>]+:[^:>]+(?::[^:>]+)?)>", re.IGNORECASE)
 _SWARM_TAG = re.compile(r"<(lora):([^>]+)>")
-_FOOOCUS_TAG = re.compile(r"<(lora):([^:,]+:[+-]?(?:\d+\.?\d*|\.\d+))>")
+_FOOOCUS_TAG = re.compile(r"<(lora):([^:,]+:[+-]?(?:\d+(?:\.\d*)?|\.\d+))>")
 _INVOKE_TAG = re.compile(r"<(lora|lyco):([^>]+)>|(withLora)\(([^()]+)\)")
-_NEGATIVE = re.compile(r"^\s*Negative prompt:", re.MULTILINE)
+_NEGATIVE = re.compile(r"^[ \t]*Negative prompt:", re.MULTILINE)
 _MODELLED = frozenset({"te", "unet", "dyn"})
 _PARTS = frozenset({"in", "mid", "out"})
 LORA_KINDS = frozenset({"lora", "lyco"})  # A1111 1.5 and later read both the same
@@ -122,8 +122,11 @@ def parse(text: str, dialect: str = "a1111", *, negative: bool = False) -> Parse
     grammar = dialect_named(dialect)
     found = None if negative else _NEGATIVE.search(text)
     start = 0 if negative else found.start() if found else len(text)
-    tags = tuple(_tag(grammar, match, unread=match.start() >= start) for match in grammar.pattern.finditer(text))
-    rest = grammar.pattern.sub("", text) if grammar.reads else text
+    # nothing ends behind the last bracket; a thousand tags that do not end would each be looked for to the end of the text
+    stop = max(text.rfind(">"), text.rfind(")")) + 1
+    matches = list(grammar.pattern.finditer(text, 0, stop))
+    tags = tuple(_tag(grammar, match, unread=match.start() >= start) for match in matches)
+    rest = grammar.pattern.sub("", text[:stop]) + text[stop:] if grammar.reads else text
     return Parsed(tags, _tidied(rest) if grammar.tidy else rest)
 
 

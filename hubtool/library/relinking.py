@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hubtool.library.mention import hex_digits, is_of_name
+from hubtool.library.mention import hex_digits, is_of_name, named_hashes
 from hubtool.library.mention import stem as last_part
 from hubtool.library.prompt_writing import Rewritten, relink
 from hubtool.library.prompts import LORA_KINDS
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _HASHES = re.compile(r'Lora hashes: "((?:\\.|[^"\\])*)"')
 _UNQUOTABLE = str.maketrans("", "", ":,")
-_PAIR = re.compile(r"([^:,]+):\s*((?:0x)?[0-9a-fA-F]{8,64})")
 
 
 def lora_hashes(text: str) -> dict[str, str]:
@@ -31,7 +30,7 @@ def lora_hashes(text: str) -> dict[str, str]:
     {'ink': '0123456789ab', 'old': '0xabcdef0123'}
     """
     found = _HASHES.search(text)
-    return {name.strip(): digits for name, digits in _PAIR.findall(found[1])} if found else {}
+    return dict(named_hashes(found[1])) if found else {}
 
 
 def relinked(index: Index, settings: Settings, text: str, dialect: str) -> Rewritten:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import math
 import pkgutil
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from hubtool.library.record import Origin
 
+_TAG = re.compile(r"<[^>]*>")
+_TOO_STRONG = 1e6
 MAX_BYTES = 16 << 20  # the largest real ones, with hundreds of images listed, stay below 1 MiB
 Table = dict[str, object]
 
@@ -132,9 +136,14 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
     outdated = existing is not None and identity and existing.get(identity) not in {None, fields.get(identity)}
     merged = merge({} if outdated or existing is None else existing, fields)
     merged |= {key: fields[key] for key in placed if key in fields}
-    if merged != existing:
-        _keep_history(path, existing or {}, merged)
-        write_text(path, _json(merged), force=True)
+    if merged == existing:
+        return True
+    try:
+        text = _json(merged)
+    except RecursionError:  # as deep as can just be read
+        return False
+    _keep_history(path, existing or {}, merged)
+    write_text(path, text, force=True)
     return True
 
 
@@ -153,6 +162,8 @@ def _keep_history(path: Path, before: Mapping[str, object], after: Mapping[str, 
 
 def _is_more(new: object, old: object) -> bool:
     """Whether nothing of the old value is missing in the new one."""
+    if new is old:
+        return True
     if isinstance(old, dict) and isinstance(new, dict):
         return all(_is_more(new.get(key), value) for key, value in old.items() if not _is_empty(value))
     return type(new) is type(old) and new == old
@@ -205,7 +216,19 @@ def number_or_text(value: object) -> str:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
+def strength(value: object) -> float | None:
+    """A JSON number or text as a strength; None for anything else, and for what no UI could mean.
+
+    >>> strength(0.8), strength("0.8"), strength(True), strength(10**400), strength("nan")
+    (0.8, 0.8, None, None, None)
+    """
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < _TOO_STRONG else None
+
+
 def _word(text: str) -> str:
-    while (start := text.find("<")) >= 0 and (stop := text.find(">", start)) >= 0:
-        text = f"{text[:start]} {text[stop + 1 :]}"
-    return " ".join(text.split()).strip(" ,")
+    stop = text.rfind(">") + 1  # a thousand brackets that do not close would each be looked for to the end
+    return " ".join((_TAG.sub(" ", text[:stop]) + text[stop:]).split()).strip(" ,")

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 
 from hubtool.library.record import Origin, Own
-from hubtool.library.sidecar import Card, Sidecar, Table, words
+from hubtool.library.sidecar import Card, Sidecar, Table, strength, words
 from hubtool.library.version_record import origin_of_version
 
 
@@ -62,7 +61,7 @@ def _own(table: Table) -> Own:
     notes = table.get("notes")
     return Own(
         favourite=table.get("favorite") is True,
-        preferred_weight=_strength(_tips_of(table.get("usage_tips"))),
+        preferred_weight=strength(_tips_of(table.get("usage_tips")).get("strength")),
         trigger_words=words(table.get("trainedWords")),
         notes=notes.strip() if isinstance(notes, str) else "",
     )
@@ -74,12 +73,6 @@ def _tips_of(text: object) -> Table:
     except (ValueError, RecursionError):  # somebody else's text: as good as none
         return {}
     return table if isinstance(table, dict) else {}
-
-
-def _strength(tips: Table) -> float | None:
-    weight = tips.get("strength")
-    usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
-    return float(weight) if usable and isinstance(weight, (int, float)) else None
 
 
 SIDECAR = Sidecar(
