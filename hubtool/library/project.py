@@ -6,22 +6,34 @@ that was deleted is found on a mirror); on its own hub by id. Whatever comes fro
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from hubtool.errors import ContentChanged, FileProblem, HubtoolError, LibraryProblem, LockProblem, StorageProblem
+from hubtool.errors import (
+    ContentChanged,
+    FileProblem,
+    HubtoolError,
+    LibraryProblem,
+    LockProblem,
+    NameTaken,
+    StorageProblem,
+)
+from hubtool.formats.atomic import reraise
 from hubtool.hubs.addresses import shareable
 from hubtool.hubs.spec import ByPath, parse
 from hubtool.library import lockfile, manifest
 from hubtool.library.acquire import Order, acquire
+from hubtool.library.companions import companions, say_new_place
 from hubtool.library.digest import hashed
 from hubtool.library.install import Arrival, Installer, Wish
 from hubtool.library.licenses import license_in
 from hubtool.library.lockfile import Locked, read_lock, write_lock
 from hubtool.library.manifest import Wanted, add_wanted, read_manifest, remove_wanted
-from hubtool.library.naming import file_name
+from hubtool.library.naming import file_name, is_inside
 from hubtool.library.origins import origin_of
+from hubtool.library.scan import scan_place
 from hubtool.library.sidecar import choose_sidecars
 
 if TYPE_CHECKING:
@@ -152,6 +164,9 @@ class Project:
             inside = model.path.relative_to(self.place.folder).as_posix()
             if inside in paths:
                 continue
+            if not is_inside(inside):
+                self.say(f"Left out: {inside} can be no path on other systems; `hubtool rename` gives it another name.")
+                continue
             try:
                 complete = self.index.with_snapshot(hashed(self.index, model))
             except FileProblem as error:
@@ -244,7 +259,8 @@ class Project:
         if twin is not None:
             wish = Wish(name=target.stem, sidecars=choose_sidecars(None, self.place.target.sidecars), force=True)
             place = replace(self.place, folder=target.parent)
-            Installer.at(self.index, place, wish).install(Arrival(twin.path, twin.path.name, origin=twin.origin))
+            done = Installer.at(self.index, place, wish).install(Arrival(twin.path, twin.path.name, origin=twin.origin))
+            self._call_it(done.path, target)
             return "copied"
         self._fetched(one, target)
         return "installed"
@@ -269,10 +285,30 @@ class Project:
                     raise
                 continue
             if done.sha256 == one.sha256:
+                self._call_it(done.path, target)
                 return
             done.path.unlink()
             hint = "The file at the source is another one now; `hubtool lock --upgrade` takes it."
             raise ContentChanged(spec, one.sha256, done.sha256 or "", hint=hint)
+
+    def _call_it(self, path: Path, target: Path) -> None:
+        """Give an installed file the very name that is locked, which an installation would not choose (`a=b`, blanks).
+
+        Raises:
+            NameTaken: another file has it. StorageProblem: the disk refuses, or has no such names.
+        """
+        if path == target or path.parent != target.parent:
+            return
+        for old in [*companions(path), path]:
+            new = target.with_name(target.stem + old.name[len(path.stem) :])
+            if os.path.lexists(new):
+                raise NameTaken(target.stem, f"Another file is called {new.name} already: {new}")
+            try:
+                old.rename(new)
+            except OSError as error:
+                reraise(error, new)
+        say_new_place(target)
+        scan_place(self.index, self.place)
 
     def _pruned(self, locked: Iterable[Locked], *, dry_run: bool) -> list[Synced]:
         """Put into the trash what the LoRA folder has and the lock has not."""

@@ -157,6 +157,41 @@ def test_an_adopted_folder_is_rebuilt_byte_for_byte_on_an_empty_machine(project,
     assert {row.status for row in rows} == {"present"}
 
 
+def test_names_that_no_installation_would_choose_come_out_the_same(project, tmp_path, folder):
+    names = ("a=b", "  blanks  ", "x" * 240, "é (1)")
+    for seed, name in enumerate(names):
+        write_lora(folder / f"{name}.safetensors", 20 + seed, {"modelspec.trigger_phrase": "w"})
+    scan_place(project.index, project.place)
+    project.adopt()
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("loras.toml", "loras.lock"):
+        shutil.copy(tmp_path / name, other / name)
+    settings, place = opened(other, tmp_path / "home")
+    for status in ("copied", "present"):
+        with fresh_index(settings, print) as index:
+            rows = Project(other, settings, place, index, print).sync(frozen=True)
+        assert {row.status for row in rows} == {status}
+    assert {path.stem for path in place.folder.glob("*.safetensors")} == {*names, "ink"}
+    assert (place.folder / "a=b.json").exists()
+
+
+def test_a_name_that_other_systems_take_for_a_drive_is_left_out_with_a_sentence(project, folder, capsys):
+    write_lora(folder / "c:d.safetensors", 9)
+    scan_place(project.index, project.place)
+    assert {one.name for one in project.adopt()} == {"ink", "fog"}
+    assert "c:d" in capsys.readouterr().out
+    assert set(read_lock(project.lock_path)) == {"ink", "fog"}
+
+
+def test_a_template_as_subdir_is_locked_as_what_it_means(project, tmp_path):
+    source = write_lora(tmp_path / "downloads" / "new.safetensors", 5)
+    locked = project.add(str(source), Wanted("new", "", subdir="{architecture}"))
+    assert locked.path == "sd1/new.safetensors"
+    (tmp_path / "loras.lock").unlink()
+    assert [one.path for one in project.lock()] == ["sd1/new.safetensors"]
+
+
 def test_adopting_twice_changes_nothing(project, tmp_path):
     project.adopt()
     before = (tmp_path / "loras.toml").read_text(), (tmp_path / "loras.lock").read_text()
