@@ -102,18 +102,25 @@ def strip(text: str, names: tuple[str, ...], dialect: str) -> None:
 @click.argument("name")
 @click.argument("text", default="")
 @click.option("--triggers/--no-triggers", default=True, help="Add its trigger words, too.", show_default=True)
+@click.option("--first", type=click.IntRange(1), metavar="N", help="Only the first N trigger words.")
+@click.option(
+    "--outfit", default="", metavar="NAME", help="The words of this outfit (`hubtool mark --outfit`) instead."
+)
 @_dialect
-def add(name: str, text: str, dialect: str, *, triggers: bool) -> None:
+def add(name: str, text: str, dialect: str, **wish: object) -> None:
     """Add the installed LoRA NAME, or NAME:STRENGTH, and its trigger words to a prompt.
 
-    Without a strength the one that you prefer is taken, else 1.
+    Without a strength the one that you prefer is taken, else 1. What belongs into the negative prompt is said.
 
     \b
     hubtool prompt add pixel-art:0.8 "a castle"
+    hubtool prompt add hero --outfit armor
     """
-    from hubtool.library.adding import added
+    from hubtool.library.adding import Words, added
 
-    _change(lambda index, _, said: added(index, said, name, dialect, triggers=triggers), text)
+    first = wish["first"] if isinstance(wish["first"], int) else None
+    words = Words(first if wish["triggers"] else 0, str(wish["outfit"]))
+    _change(lambda index, _, said: added(index, said, name, dialect, words), text)
 
 
 @command.command()

@@ -32,9 +32,12 @@ def spell(tag: Tag, dialect: str) -> tuple[str, str]:
     ('<lora:ink:0.8:0.5>', '')
 
     Raises:
-        NotRepresentable: the name cannot stand in a tag of this dialect.
+        NotRepresentable: the name cannot stand in a tag of this dialect, or it has no tags.
     """
     grammar = DIALECTS[dialect]
+    if not grammar.reads:
+        message = f"InvokeAI reads no LoRAs in prompts: choose {tag.name} beside the prompt, at {_text(tag.denoiser)}."
+        raise NotRepresentable(tag.name, message, hint="Leave the tag out.")
     _check_name(tag.name, dialect)
     te, denoiser = _text(tag.text_encoder), _text(tag.denoiser)
     lost = [

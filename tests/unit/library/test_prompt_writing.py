@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from unit.library.small_lora import Shelf, write_lora
 
 from hubtool.errors import NotInstalled, NotRepresentable, UsageProblem
-from hubtool.library.adding import added
+from hubtool.library.adding import Words, added
 from hubtool.library.index import Index
+from hubtool.library.marking import mark
 from hubtool.library.prompt_writing import add, balance, convert, relink, spell, strip
 from hubtool.library.prompts import DIALECTS, parse
 from hubtool.library.relinking import hashes_line, lora_hashes, relinked
@@ -125,6 +126,8 @@ def test_everything_that_gets_lost_is_named(text, source, target, said):
 
 
 def test_a_prompt_for_invokeai_holds_no_tags():
+    with pytest.raises(NotRepresentable, match="reads no LoRAs"):
+        spell(parse("<lora:x:0.5>").tags[0], "invokeai")
     assert convert("a <lora:x:0.5>b", "a1111", "invokeai").prompt == "a b"
 
 
@@ -172,12 +175,12 @@ def library(tmp_path):
 
 def test_an_installed_lora_is_added_with_its_words_and_a_missing_one_is_refused(library):
     index, _, _ = library
-    assert added(index, "a castle", "new-name:0.7", "a1111").prompt == "a castle, ink <lora:new-name:0.7>"
+    assert added(index, "a castle", "new-name:0.7", "a1111", Words()).prompt == "a castle, ink <lora:new-name:0.7>"
     with pytest.raises(NotInstalled) as caught:
-        added(index, "", "newname", "a1111")
+        added(index, "", "newname", "a1111", Words())
     assert caught.value.suggestions == ("new-name",)
     with pytest.raises(UsageProblem, match="no strength"):
-        added(index, "", "new-name:much", "a1111")
+        added(index, "", "new-name:much", "a1111", Words())
 
 
 def test_a_renamed_file_is_found_by_its_hash_and_not_by_a_like_name(library):
@@ -206,3 +209,17 @@ def test_the_line_of_hashes_is_what_is_read_back(library):
         == f"LoRA networks: new-name, LoRA hashes: {digests.sha256[:8]}"
     )
     assert hashes_line(index, settings, "<lora:gone:1>", "a1111") == ""
+
+
+def test_an_outfit_brings_its_own_words_and_says_the_negative_ones(library):
+    index, _, done = library
+    model = index.at(done.path)
+    changes = {"outfits": ("armor: silver armor, cape / casual",), "trigger_words": ("a", "b", "c"), "negative": "n"}
+    mark(index, model, changes)
+    assert added(index, "x", "new-name", "a1111", Words(most=2)).prompt == "x, a, b <lora:new-name:1>"
+    assert added(index, "x", "new-name", "a1111", Words(most=0)).prompt == "x <lora:new-name:1>"
+    dressed = added(index, "x", "new-name", "a1111", Words(outfit="Armor"))
+    assert dressed.prompt == "x, silver armor, cape <lora:new-name:1>"
+    assert dressed.lost == ("The negative prompt of new-name: casual",)
+    with pytest.raises(UsageProblem, match="it has armor"):
+        added(index, "x", "new-name", "a1111", Words(outfit="beach"))
