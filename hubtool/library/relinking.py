@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hubtool.library.index import Index
+    from hubtool.library.record import Installed
     from hubtool.settings import Settings
 
 _HASHES = re.compile(r'Lora hashes: "((?:\\.|[^"\\])*)"')
@@ -69,19 +70,25 @@ def _here(index: Index, name: str, hashes: Mapping[str, str]) -> str | None:
 
 
 def hashes_line(index: Index, settings: Settings, text: str, dialect: str) -> str:
-    """What A1111 writes below a picture for the LoRAs of this prompt, or SD.Next; empty if none is here.
+    """What A1111, Forge or SD.Next writes below a picture for the LoRAs of this prompt; empty if none is here.
+
+    It is the tensors' hash, as headers have it; of a file without one in its header Forge takes the whole file's.
 
     Raises:
         UsageProblem: no such dialect.
     """
     files = {tag.name: index.at(tag.path) for tag in read_prompt(index, settings, text, dialect).tags if tag.path}
-    digests = {name.translate(_UNQUOTABLE): file.digests for name, file in files.items() if file}
-    if not digests:
+    known = {name.translate(_UNQUOTABLE): file for name, file in files.items() if file}
+    if not known:
         return ""
     if dialect == "sdnext":
-        short = ", ".join(each.sha256[:8] for each in digests.values())
-        return f"LoRA networks: {_quoted(', '.join(digests))}, LoRA hashes: {_quoted(short)}"
-    return f'Lora hashes: "{", ".join(f"{name}: {each.autov3}" for name, each in digests.items())}"'
+        short = ", ".join(file.digests.sha256[:8] for file in known.values())
+        return f"LoRA networks: {_quoted(', '.join(known))}, LoRA hashes: {_quoted(short)}"
+    return f'Lora hashes: "{", ".join(f"{name}: {_short(file, dialect)}" for name, file in known.items())}"'
+
+
+def _short(file: Installed, dialect: str) -> str:
+    return file.digests.sha256[:12] if dialect == "forge" and not file.facts.embedded_hash else file.digests.autov3
 
 
 def _quoted(text: str) -> str:

@@ -197,7 +197,9 @@ def installed_missing(
 def install_named(index: Index, settings: Settings, text: str, say: Callable[[str], None]) -> None:
     """Install what a text names by a hash and nobody has here; what cannot be had, or has no hash, is said."""
     for one in installed_missing(settings, resolve_all(index, read_text(text)), say):
-        if one.note:
+        if one.status == "renamed" and one.path:
+            say(f"{one.name} is {one.path.stem} here; `hubtool prompt relink` puts that name into the prompt.")
+        elif one.note:
             say(f"{one.name}: {one.note}")
         elif one.status == "unknown":
             say(f"{one.name}: only a name is known, which is no reason to fetch a file.")

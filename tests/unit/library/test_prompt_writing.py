@@ -208,6 +208,9 @@ def test_the_line_of_hashes_is_what_is_read_back(library):
         hashes_line(index, settings, "<lora:new-name:1>", "sdnext")
         == f"LoRA networks: new-name, LoRA hashes: {digests.sha256[:8]}"
     )
+    assert (
+        hashes_line(index, settings, "<lora:new-name:1>", "forge") == f'Lora hashes: "new-name: {digests.sha256[:12]}"'
+    )
     assert hashes_line(index, settings, "<lora:gone:1>", "a1111") == ""
 
 
