@@ -44,8 +44,8 @@ def command(names: tuple[str, ...], **said: object) -> None:
 
         def marked(name: str) -> Row:
             model = Tidier(index, settings).find(name)
-            changes = changes_from(model.own, said)
-            said_now = mark(index, model, changes) if changes else model.own
+            changes = changes_from(model.said, said)
+            said_now = mark(index, model, changes) if changes else model.said
             also = [str(twin.path) for twin in copies_of(index, model)]
             return {"name": model.name, "path": str(model.path), "also": also} | row_of(said_now)
 

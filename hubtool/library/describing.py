@@ -39,17 +39,11 @@ class Layers:
 def layers_of(model: Installed) -> Layers:
     """What header, hub and user say of a file, and what holds where they disagree."""
     there = {id: one.path(model.path) for id, one in all_sidecars().items() if one.is_beside(model.path)}
-    own, origin = model.own, model.origin
+    own, origin = model.said, model.origin
     hub = {key: value for key, value in asdict(origin).items() if value and key != "snapshot"} if origin else {}
     said = {key: value for key, value in asdict(own).items() if value}
     words = model.trigger_words
-    by = (
-        "user"
-        if words == own.trigger_words and words
-        else "hub"
-        if origin and words == origin.trigger_words
-        else "header"
-    )
+    by = "user" if own.trigger_words else "hub" if origin and words == origin.trigger_words else "header"
     force: dict[str, dict[str, object]] = {
         "trigger_words": {"value": words, "from": by},
         "base_model": {"value": model.base_model, "from": "hub" if origin and origin.base_model else "header"},
@@ -88,7 +82,8 @@ def import_sidecars(index: Index, model: Installed) -> Own:
     own, origin = read_sidecars(model.path)
     if own != Own():
         mine = all_sidecars()["hubtool"]
-        fill(mine.path(model.path), mine.fields(Card(own=own, model=model.path)))
+        said = replace(model, own=own, origin=model.origin or origin).said
+        fill(mine.path(model.path), mine.fields(Card(own=said, model=model.path)))
     with index.writing():
         index.store(replace(model, own=own, origin=None if model.origin else origin))
     return own
@@ -111,7 +106,7 @@ def card_of(index: Index, model: Installed) -> Card:
         architecture=model.facts.architecture,
         trigger_words=complete.trigger_words,
         origin=complete.origin,
-        own=complete.own,
+        own=complete.said,
         model=model.path,
         picture=existing_preview(model.path),
         sha256=model.digests.sha256,

@@ -68,7 +68,7 @@ def copies_of(index: Index, model: Installed) -> list[Installed]:
 
 
 def _mark_one(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
-    own = replace(model.own, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
+    own = replace(model.said, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
     card = card_of(index, replace(model, own=own))
     mine = all_sidecars()["hubtool"]
     path = mine.path(model.path)

@@ -167,9 +167,18 @@ class Installed:
     @property
     def trigger_words(self) -> tuple[str, ...]:
         """The user's if they differ from what was suggested, else the hub's, else the header's."""
-        suggested = (self.origin.trigger_words if self.origin else ()) or self.facts.trigger_words
-        said = self.own.trigger_words
-        return said if said and said != split_words(", ".join(suggested)) else suggested
+        return self.said.trigger_words or self.suggested_words
+
+    @property
+    def suggested_words(self) -> tuple[str, ...]:
+        """The hub's trigger words, else the header's."""
+        return (self.origin.trigger_words if self.origin else ()) or self.facts.trigger_words
+
+    @property
+    def said(self) -> Own:
+        """What the user says, without the words that were only copied into a sidecar for a UI to read."""
+        copied = self.own.trigger_words == split_words(", ".join(self.suggested_words))
+        return replace(self.own, trigger_words=()) if copied else self.own
 
 
 def split_words(text: str) -> tuple[str, ...]:

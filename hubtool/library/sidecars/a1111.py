@@ -10,7 +10,7 @@ import re
 from hubtool.library.record import Own, split_words
 from hubtool.library.sidecar import Card, Sidecar, Table, strength
 
-_ADDRESS = re.compile(r"https://\S+")
+_ADDRESS = re.compile(r"https?://\S+")
 #: Architecture → the dialog's "Stable Diffusion version".
 VERSIONS = {
     "sd1": "SD1",

@@ -89,3 +89,13 @@ def test_sync_puts_the_hubs_answer_into_no_file_of_a1111(index, folder):
     (folder / "ink.json").write_text(json.dumps({"notes": "mine", "modelVersions": []}))
     sync_sidecars(index, ink(index))
     assert json.loads((folder / "ink.json").read_text())["modelVersions"][0]["id"] == 7
+
+
+def test_words_that_were_copied_for_a_ui_are_still_the_hubs(index, folder):
+    write_sidecars(index, ink(index), [all_sidecars()["a1111"]])
+    mark(index, ink(index), {"tags": ("x",)})
+    found = layers_of(ink(index))
+    assert found.in_force["trigger_words"]["from"] == "hub"
+    assert found.user == {"tags": ("x",)}
+    assert json.loads((folder / "ink.hubtool.json").read_text())["trigger_words"] == []
+    assert json.loads((folder / "ink.json").read_text())["activation text"] == "hub word"
