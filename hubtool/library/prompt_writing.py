@@ -46,6 +46,7 @@ def spell(tag: Tag, dialect: str) -> tuple[str, str]:
             ("the rank of a DyLoRA", tag.dyn is not None and not grammar.named),
             ("strengths by block", tag.blocks is not None and not grammar.parts),
             ("a strength that changes by step", bool(tag.steps) and not grammar.parts),
+            (f"that it is for {tag.section} alone", bool(tag.section) and not grammar.section),
             ("a strength of the text encoder of its own", te != denoiser and dialect == "fooocus"),
             *((f"{item} (as {_meaning(item)})", not _has(grammar, item)) for item in tag.extras),
         )

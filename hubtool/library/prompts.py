@@ -11,7 +11,7 @@ with exactly one `=` is a named argument, every other is positional. There is no
 | a1111, forge | A text encoder, B denoiser; Forge knows no `<lyco:` | extensions-builtin/Lora/extra_networks_lora.py |
 | sdnext | A both; `te=` `unet=` `in=` `mid=` `out=` tell parts apart; `W@S` by step | modules/lora/extra_networks_lora.py |
 | comfyui | A denoiser, B text encoder; A required; `LORA` is `lora` | ComfyUI-Lora-Manager py/nodes/utils.py |
-| swarmui | A denoiser, B text encoder | T2IPromptHandling.cs |
+| swarmui | A denoiser, B text encoder; `LORA` is `lora`; behind `<segment:…>` it counts there only | T2IPromptHandling.cs |
 | fooocus | A both and required, no B; no name holds a comma, and the rest of the prompt is tidied | modules/util.py |
 | invokeai | nothing: LoRAs are chosen beside the prompt; 2.x had `withLora(NAME,A)` | docs, issues 4155 and 7439 |
 
@@ -20,9 +20,10 @@ Only SwarmUI and ComfyUI's text nodes read tags in a negative prompt; the others
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import UsageProblem
@@ -30,13 +31,17 @@ from hubtool.library import block_weights
 from hubtool.library.block_weights import old_form, read_block_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hubtool.library.block_weights import BlockWeights
 
 _A1111_TAG = re.compile(r"<(\w+):([^>]+)>")
 _COMFY_TAG = re.compile(r"<(lora):([^:>]+:[^:>]+(?::[^:>]+)?)>", re.IGNORECASE)
-_SWARM_TAG = re.compile(r"<(lora):([^>]+)>")
+_SWARM_TAG = re.compile(r"<(lora):(?!>)([^<>]*(?:<[^<>]*>[^<>]*)*)>", re.IGNORECASE)
+_SWARM_SECTION = re.compile(
+    r"<(?:base|refiner|pixeldecoder|video|videoswap|segment|object|region|extend)(?:\[[^<>\]]*\])?(?::[^<>]*)?>",
+    re.IGNORECASE,
+)
 _FOOOCUS_TAG = re.compile(r"<(lora):([^:,]+:[+-]?(?:\d+(?:\.\d*)?|\.\d+))>")
 _INVOKE_TAG = re.compile(r"<(lora|lyco):([^>]+)>|(withLora)\(([^()]+)\)")
 _NEGATIVE = re.compile(r"^[ \t]*Negative prompt:", re.MULTILINE)
@@ -59,6 +64,7 @@ class Tag:
     steps: str = ""  # how SD.Next changes the strength while it samples; the numbers are those of the first step
     block_weights: BlockWeights | None = None  # of the extension for A1111 and Forge
     extras: tuple[str, ...] = ()  # further items, as typed: what extensions read, or nobody
+    section: str = ""  # SwarmUI's tag of the part of the picture or of the work that it is for; empty: all
     problem: str = ""  # why the UI will not read it as it was meant
 
 
@@ -86,6 +92,7 @@ class PromptDialect:
     extras: frozenset[str] = frozenset()  # further items that it, or an extension of it, reads
     negative: bool = False  # tags count in a negative prompt, too
     reads: bool = True  # False: no tag is read at all
+    section: re.Pattern[str] | None = None  # tags that begin a part, to which those behind belong
 
 
 DIALECTS: Mapping[str, PromptDialect] = {
@@ -94,7 +101,7 @@ DIALECTS: Mapping[str, PromptDialect] = {
         PromptDialect("a1111", _A1111_TAG, named=True, dyn=True, kinds=LORA_KINDS, extras=block_weights.KEYS),
         PromptDialect("forge", _A1111_TAG, named=True, dyn=True, extras=block_weights.KEYS),
         PromptDialect("comfyui", _COMFY_TAG, denoiser_first=True, negative=True),
-        PromptDialect("swarmui", _SWARM_TAG, denoiser_first=True, negative=True),
+        PromptDialect("swarmui", _SWARM_TAG, denoiser_first=True, negative=True, section=_SWARM_SECTION),
         PromptDialect(
             "sdnext",
             _A1111_TAG,
@@ -126,8 +133,21 @@ def parse(text: str, dialect: str = "a1111", *, negative: bool = False) -> Parse
     stop = max(text.rfind(">"), text.rfind(")")) + 1
     matches = list(grammar.pattern.finditer(text, 0, stop))
     tags = tuple(_tag(grammar, match, unread=match.start() >= start) for match in matches)
+    if grammar.section:
+        tags = tuple(_in_sections(grammar.section, text[:stop], tags, matches))
     rest = grammar.pattern.sub("", text[:stop]) + text[stop:] if grammar.reads else text
     return Parsed(tags, _tidied(rest) if grammar.tidy else rest)
+
+
+def _in_sections(
+    section: re.Pattern[str], text: str, tags: Sequence[Tag], matches: Sequence[re.Match[str]]
+) -> Iterator[Tag]:
+    """The tags with the sections that they stand in, each behind the tag that begins it."""
+    begins = list(section.finditer(text))
+    places = [match.start() for match in begins]
+    for tag, match in zip(tags, matches, strict=True):
+        before = bisect.bisect(places, match.start())
+        yield replace(tag, section=begins[before - 1][0]) if before else tag
 
 
 def dialect_named(id: str) -> PromptDialect:
@@ -148,13 +168,15 @@ def _tidied(text: str) -> str:
 
 def _tag(grammar: PromptDialect, match: re.Match[str], *, unread: bool) -> Tag:
     kind, body = (group for group in match.groups() if group is not None)
-    items = body.split("," if kind == "withLora" else ":")
+    items = [body] if "<" in body and grammar.section else body.split("," if kind == "withLora" else ":")
     # as the lexer does: the name too, if it holds one `=`
     arguments = {item for item in items if item.count("=") == 1} if grammar.named else set()
     old = old_form(items[1:]) if grammar.named and not grammar.parts else None
     positional = [item for item in items if item not in arguments and item != old]
     named = dict(item.split("=") for item in items if item in arguments)
     problems = [f"{items[0]} is read as an argument because of its '='"] if items[0] in arguments else []
+    if grammar.section:
+        problems += _chosen_later(items)
     text_encoder, denoiser = _strengths(grammar, positional[1:], named, problems)
     dyn = _rank(named.get("dyn") or (positional[3] if grammar.dyn and len(positional) > 3 else ""), problems)
     kind = {"withLora": "lora"}.get(kind, kind.lower() if grammar.pattern.flags & re.IGNORECASE else kind)
@@ -173,6 +195,13 @@ def _tag(grammar: PromptDialect, match: re.Match[str], *, unread: bool) -> Tag:
         extras=_extras(grammar, items[1:], positional[1:], old),
         problem="; ".join(problems),
     )
+
+
+def _chosen_later(items: Sequence[str]) -> list[str]:
+    """What SwarmUI only knows when it makes the picture, or fails at."""
+    if "<" in items[0]:
+        return ["which LoRA that is, is chosen when the picture is made"]
+    return [f"{':'.join(items[2:])} is no strength"] if len(items) > 3 else []  # name and two numbers
 
 
 _IN_NEGATIVE = "it stands in the negative prompt, where tags are words; a negative strength in the prompt takes away"

@@ -38,6 +38,7 @@ class Reference:
     steps: str
     block_weights: BlockWeights | None
     extras: tuple[str, ...]
+    section: str
     suggestions: list[str]  # installed names that are close, when the name means nothing
     problem: str
 
@@ -90,6 +91,7 @@ def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -
         steps=tag.steps,
         block_weights=tag.block_weights,
         extras=tag.extras,
+        section=tag.section,
         suggestions=[] if found or tag.kind not in LORA_KINDS else shelves[-1].suggestions(tag.name),
         problem=tag.problem,
     )

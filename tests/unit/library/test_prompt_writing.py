@@ -117,6 +117,7 @@ def test_what_an_extension_reads_stays_where_it_is_read(text, source, target, ex
         ("<lora:x:1:high>", "sdnext", "a1111", ["high (as one of several transformers)"]),
         ("<lora:x:0.5> a", "a1111", "invokeai", ["x: InvokeAI reads no tags; choose it beside the prompt, at 0.5."]),
         ("<lora:x:abc>", "a1111", "comfyui", ["<lora:x:abc>: abc is no strength."]),
+        ("<segment:face> <lora:x:1>", "swarmui", "a1111", ["x: that it is for <segment:face> alone cannot be said"]),
         ("a\nNegative prompt: <lora:x:1>", "a1111", "comfyui", ["stands in the negative prompt"]),
     ],
 )

@@ -120,6 +120,24 @@ def test_swarmui_reads_tags_in_a_negative_prompt():
     assert not parse("<lora:y:1>", "swarmui", negative=True).tags[0].problem
 
 
+def test_swarmuis_tags_belong_to_the_section_that_they_stand_in():
+    text = "<lora:a:1> x <segment:face,0.5,0.6> y <lora:b:1><lora:c:1> <video> <lora:d:1> <object[2]:hand> <lora:e:1>"
+    assert [(tag.name, tag.section) for tag in parse(text, "swarmui").tags] == [
+        ("a", ""),
+        ("b", "<segment:face,0.5,0.6>"),
+        ("c", "<segment:face,0.5,0.6>"),
+        ("d", "<video>"),
+        ("e", "<object[2]:hand>"),
+    ]
+    assert parse(text, "a1111").tags[-1].section == ""
+
+
+def test_a_lora_that_swarmui_draws_by_lot_is_said_to_be_unknown():
+    (tag,) = parse("<lora:<random:ink|fog>:0.5>", "swarmui").tags
+    assert "chosen when the picture is made" in tag.problem
+    assert tag.raw == "<lora:<random:ink|fog>:0.5>"
+
+
 @given(st.text(max_size=80), st.sampled_from(sorted(DIALECTS)))
 def test_no_text_breaks_the_parser(text, dialect):
     parsed = parse(f"{text}<lora:{text}:{text}>", dialect)
