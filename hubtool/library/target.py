@@ -33,6 +33,7 @@ class Target:
     markers: tuple[tuple[str, ...], ...] = ()  # a folder with all files of one row is an installation of it
     grammar: str = "a1111"  # dialect of `hubtool.library.prompts`
     preview: str = ".preview"  # what stands between the model's name and the picture's extension
+    pictures: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})  # that it shows
     also_read: tuple[str, ...] = ()  # further LoRA folders, which we list but never install into
     # root and usual LoRA folders → those that the UI's own settings name, the one installed into first
     named: Callable[[Path, Sequence[Path]], list[Path]] | None = None

@@ -15,6 +15,7 @@ TARGET = Target(
     sidecars=("a1111",),
     markers=(("invokeai.yaml",),),
     preview="",
+    pictures=frozenset({".png", ".jpg", ".jpeg", ".webp"}),
     grammar="invokeai",
     named=from_invokeai,
 )

@@ -9,6 +9,7 @@ from hubtool.library.history import changes_of, keep
 from hubtool.library.record import Origin
 from hubtool.library.sidecar import Card, all_sidecars, choose_sidecars, fill, merge
 from hubtool.library.sidecars.preview import existing_preview, fetch_preview, picture_extension, write_preview
+from hubtool.library.target import target_named
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(30)
@@ -131,6 +132,16 @@ def test_the_first_picture_that_can_be_had_is_taken(model):
 
     assert fetch_preview(model, ["gone", "video", "good", "never"], fetch).name == "ink style.v2.preview.jpg"
     assert asked == ["gone", "video", "good"]
+
+
+def test_a_picture_that_the_ui_shows_goes_before_one_that_it_does_not(model):
+    bodies = {"webp": b"RIFF\0\0\0\0WEBPVP8 ", "png": PNG, "video": b"\0\0\0\x20ftypmp42"}
+    swarm = target_named("swarmui").pictures
+    found = fetch_preview(model, ["video", "webp", "png"], lambda url, _: bodies[url], shown=swarm)
+    assert found.suffix == ".png"
+    found.unlink()
+    assert fetch_preview(model, ["webp"], lambda url, _: bodies[url], shown=swarm).suffix == ".webp"
+    assert fetch_preview(model, ["video"], lambda url, _: bodies[url], shown=swarm) is None
 
 
 def test_no_picture_is_no_failure(model):
