@@ -133,8 +133,8 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
         raise StorageProblem(path, "is a link that leads nowhere")
     if existing is None and path.exists():
         return False
-    outdated = existing is not None and identity and existing.get(identity) not in {None, fields.get(identity)}
-    merged = merge({} if outdated or existing is None else existing, fields)
+    is_another = existing is not None and _is_another(existing.get(identity), fields.get(identity))
+    merged = merge({} if is_another or existing is None else existing, fields)
     merged |= {key: fields[key] for key in placed if key in fields}
     if merged == existing:
         return True
@@ -145,6 +145,12 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
     _keep_history(path, existing or {}, merged)
     write_text(path, text, force=True)
     return True
+
+
+def _is_another(there: object, ours: object) -> bool:
+    """Whether two identities differ: hashes in any case, ids as numbers or text; one that is not known is no other."""
+    first, second = number_or_text(there).casefold(), number_or_text(ours).casefold()
+    return bool(first and second) and first != second
 
 
 def _keep_history(path: Path, before: Mapping[str, object], after: Mapping[str, object]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Folders = Sequence[Path]
 
-MAX_BYTES = 4 << 20  # settings files have some kilobytes
+MAX_BYTES = 1 << 20  # settings files have some kilobytes
 _ARGUMENTS = re.compile(r"""^\s*(?:export\s+|set\s+)?COMMANDLINE_ARGS=(.*)$""", re.MULTILINE | re.IGNORECASE)
 
 

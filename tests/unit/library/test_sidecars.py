@@ -193,3 +193,13 @@ def test_a_history_that_was_cut_off_goes_on(model):
     for text in ("[1]", "null", '{"was": 3}', "{" * 5000):
         path.write_text(text)
         assert changes_of(model) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "ours"), [("AB", "ab"), ("", "ab"), ("ab", ""), (None, "ab"), ("20", 20), ([], "ab")]
+)
+def test_an_identity_that_is_unknown_or_only_spelt_differently_is_no_other(tmp_path, there, ours):
+    path = tmp_path / "x.metadata.json"
+    path.write_text(json.dumps({"sha256": there, "notes": "mine"}))
+    assert fill(path, {"sha256": ours, "new": 1}, "sha256")
+    assert json.loads(path.read_text())["notes"] == "mine"
