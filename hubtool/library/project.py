@@ -35,6 +35,7 @@ from hubtool.library.naming import file_name, is_inside
 from hubtool.library.origins import origin_of
 from hubtool.library.scan import scan_place
 from hubtool.library.sidecar import choose_sidecars
+from hubtool.library.uninstalling import uninstall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -257,7 +258,9 @@ class Project:
             None,
         )
         if twin is not None:
-            wish = Wish(name=target.stem, sidecars=choose_sidecars(None, self.place.target.sidecars), force=True)
+            wish = Wish(
+                name=_name_for(one, target), sidecars=choose_sidecars(None, self.place.target.sidecars), force=True
+            )
             place = replace(self.place, folder=target.parent)
             done = Installer.at(self.index, place, wish).install(Arrival(twin.path, twin.path.name, origin=twin.origin))
             self._call_it(done.path, target)
@@ -273,7 +276,7 @@ class Project:
         """
         subdir = PurePosixPath(one.path).parent.as_posix()
         entry = Wanted(
-            target.stem, one.spec, one.file_id, convert=one.converted, subdir="" if subdir == "." else subdir
+            _name_for(one, target), one.spec, one.file_id, convert=one.converted, subdir="" if subdir == "." else subdir
         )
         sources = list(dict.fromkeys(filter(None, (f"sha256:{one.source_sha256 or one.sha256}", one.spec))))
         for place, spec in enumerate(sources):
@@ -287,7 +290,8 @@ class Project:
             if done.sha256 == one.sha256:
                 self._call_it(done.path, target)
                 return
-            done.path.unlink()
+            if wrong := self.index.at(done.path):
+                uninstall(self.index, wrong)
             hint = "The file at the source is another one now; `hubtool lock --upgrade` takes it."
             raise ContentChanged(spec, one.sha256, done.sha256 or "", hint=hint)
 
@@ -332,6 +336,11 @@ class Project:
         subdir = model.path.parent.relative_to(self.place.folder).as_posix()
         name = model.name if model.name not in known else f"{model.name}-{model.digests.sha256[:8]}"
         return Wanted(name, spec, weight=model.own.preferred_weight, subdir="" if subdir == "." else subdir)
+
+
+def _name_for(one: Locked, target: Path) -> str:
+    """The name to install under: the locked one, or where an installation would change that, one that nobody else has."""
+    return target.stem if file_name(target.stem) == target.name else f"locked-{one.sha256[:16]}"
 
 
 def wish_of(entry: Wanted) -> str:

@@ -176,6 +176,21 @@ def test_names_that_no_installation_would_choose_come_out_the_same(project, tmp_
     assert (place.folder / "a=b.json").exists()
 
 
+def test_a_name_that_an_installation_would_change_costs_no_other_file_its_place(project, tmp_path, folder):
+    write_lora(folder / "a=b.safetensors", 30)
+    scan_place(project.index, project.place)
+    project.adopt()
+    other = tmp_path / "other"
+    mine = write_lora(other / "models" / "Lora" / "a_b.safetensors", 31).read_bytes()
+    for name in ("loras.toml", "loras.lock"):
+        shutil.copy(tmp_path / name, other / name)
+    settings, place = opened(other, tmp_path / "home")
+    with fresh_index(settings, print) as index:
+        assert all(row.error is None for row in Project(other, settings, place, index, print).sync(frozen=True))
+    assert (place.folder / "a_b.safetensors").read_bytes() == mine
+    assert (place.folder / "a=b.safetensors").read_bytes() == (folder / "a=b.safetensors").read_bytes()
+
+
 def test_a_name_that_other_systems_take_for_a_drive_is_left_out_with_a_sentence(project, folder, capsys):
     write_lora(folder / "c:d.safetensors", 9)
     scan_place(project.index, project.place)
