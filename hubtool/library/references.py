@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hubtool.library.prompts import Tag
     from hubtool.library.record import Label
     from hubtool.settings import Settings
+
+
+_MAX_SUGGESTED = 50  # names of a prompt; each takes 10 ms in a library of ten thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,10 @@ def read_prompt(index: Index, settings: Settings, text: str, dialect: str, *, ne
     shelves = [Names(label for label in everything if label.folder in near)]
     shelves.append(Names(everything) if len(near) < len(index.folders()) else shelves[0])
     tags = [_reference(index, shelves, tag, dialect) for tag in parsed.tags]
-    missing = [tag.name for tag in tags if tag.kind in LORA_KINDS and not tag.have]
-    return References(tags, parsed.prompt, list(dict.fromkeys(missing)))
+    missing = list(dict.fromkeys(tag.name for tag in tags if tag.kind in LORA_KINDS and not tag.have))
+    close = {name: shelves[-1].suggestions(name) for name in missing[:_MAX_SUGGESTED]}
+    tags = [tag if tag.have else replace(tag, suggestions=close.get(tag.name, [])) for tag in tags]
+    return References(tags, parsed.prompt, missing)
 
 
 def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -> Reference:
@@ -92,6 +97,6 @@ def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -
         block_weights=tag.block_weights,
         extras=tag.extras,
         section=tag.section,
-        suggestions=[] if found or tag.kind not in LORA_KINDS else shelves[-1].suggestions(tag.name),
+        suggestions=[],
         problem=tag.problem,
     )
