@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     Folders = Sequence[Path]
 
 MAX_BYTES = 1 << 20  # settings files have some kilobytes
-_ARGUMENTS = re.compile(r"""^\s*(?:export\s+|set\s+)?COMMANDLINE_ARGS=(.*)$""", re.MULTILINE | re.IGNORECASE)
+_LONG = 4096  # characters of a path; variables that grow by each other have no end
+_ASSIGNED = re.compile(r"""^[ \t]*(?:export[ \t]+|set[ \t]+)?"?(\w+)=(.*)$""", re.MULTILINE | re.IGNORECASE)
+_VARIABLE = re.compile(r"%(\w+)%|\$\{(\w+)\}|\$(\w+)")
 
 
 def from_command_line(root: Path, usual: Folders) -> list[Path]:
@@ -43,22 +45,40 @@ def from_command_line(root: Path, usual: Folders) -> list[Path]:
     models = data / options.get("--models-dir", "models")
     moved = [models / folder.relative_to(root / "models") for folder in usual]
     first = [root / options["--lora-dir"]] if "--lora-dir" in options else moved[:1]
+    lent = root / options.get("--forge-ref-a1111-home", "") / "models" / "lora"  # as Forge spells it, on every system
+    if "--forge-ref-a1111-home" in options and "--lora-dir" not in options and lent.exists():
+        first = [lent]
     also = [root / options[name] for name in ("--lyco-dir", "--lyco-dir-backcompat") if name in options]
     return [*first, *(also or moved[1:])]
 
 
 def _options(root: Path) -> dict[str, str]:
     """Option → value, of every line that sets the arguments."""
-    words: list[str] = []
-    for name, posix in (("webui-user.sh", True), ("webui-user.bat", False)):
-        for line in _ARGUMENTS.findall(_text(root / name)):
-            words += _words(line, posix=posix)
+    shell, batch = _text(root / "webui-user.sh"), _text(root / "webui-user.bat")
+    words = [*_arguments(shell.replace("\\\n", " "), posix=True), *_arguments(batch.replace("^\n", " "), posix=False)]
     found = {}
     for word, following in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("--") and (equals or not following.startswith("--")):
             found[name] = value if equals else following
     return found
+
+
+def _arguments(script: str, *, posix: bool) -> list[str]:
+    """The words of all values of COMMANDLINE_ARGS, with the variables that the script sets before."""
+    words: list[str] = []
+    values = {"COMMANDLINE_ARGS": ""}  # what is added to itself is read already
+
+    def known(match: re.Match[str]) -> str:
+        return values.get(next(filter(None, match.groups())), match[0])
+
+    for variable, line in _ASSIGNED.findall(script):
+        value = _VARIABLE.sub(known, line)
+        if variable.upper() == "COMMANDLINE_ARGS":
+            words += _words(value, posix=posix)
+        elif len(value) < _LONG:
+            values[variable] = value.strip().strip("\"'")
+    return words
 
 
 def _words(line: str, *, posix: bool) -> list[str]:

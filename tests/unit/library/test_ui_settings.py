@@ -48,12 +48,37 @@ def folders(target, root):
         ("webui-user.sh", "export COMMANDLINE_ARGS='--data-dir /big'", ["/big/models/Lora", "/big/models/LyCORIS"]),
         ("webui-user.sh", "export COMMANDLINE_ARGS='unfinished", ["models/Lora", "(LyCORIS)"]),
         ("webui-user.bat", 'set COMMANDLINE_ARGS=--medvram --lora-dir "/d/my loras"', ["/d/my loras", "(LyCORIS)"]),
+        ("webui-user.bat", "set X=" + "%X%%X%" * 900 + "\nset X=%X%%X%" * 40, ["models/Lora", "(LyCORIS)"]),
         ("webui-user.bat", "set COMMANDLINE_ARGS=--lora-dir --medvram", ["models/Lora", "(LyCORIS)"]),
     ],
 )
 def test_a1111_is_told_on_its_command_line(tmp_path, name, text, expected):
     (tmp_path / name).write_text(f"@echo off\n{text}\n")
     assert folders("a1111", tmp_path) == [one.replace("(LyCORIS)", "models/LyCORIS") for one in expected]
+
+
+def test_variables_and_long_lines_of_a_batch_file_are_followed(tmp_path):
+    text = """@echo off
+@REM set COMMANDLINE_ARGS=--lora-dir /wrong
+set A1111_HOME=/data/a1111
+set COMMANDLINE_ARGS=
+set COMMANDLINE_ARGS=%COMMANDLINE_ARGS% ^
+ --ckpt-dir %A1111_HOME%/models/Stable-diffusion ^
+ --lora-dir %A1111_HOME%/models/Lora
+call webui.bat
+"""
+    (tmp_path / "webui-user.bat").write_bytes(text.encode().replace(b"\n", b"\r\n"))
+    assert folders("forge", tmp_path) == ["/data/a1111/models/Lora"]
+    (tmp_path / "webui-user.bat").unlink()
+    (tmp_path / "webui-user.sh").write_text('BIG=/big\nexport COMMANDLINE_ARGS="--lora-dir $BIG/loras --x ${BIG}"\n')
+    assert folders("forge", tmp_path) == ["/big/loras"]
+
+
+def test_forge_borrows_the_folder_of_an_a1111_that_is_there(tmp_path):
+    (tmp_path / "webui-user.sh").write_text("export COMMANDLINE_ARGS='--forge-ref-a1111-home other'")
+    assert folders("forge", tmp_path) == ["models/Lora"]
+    (tmp_path / "other" / "models" / "lora").mkdir(parents=True)
+    assert folders("forge", tmp_path) == ["other/models/lora"]
 
 
 def test_forge_reads_one_folder(tmp_path):
