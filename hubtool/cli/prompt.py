@@ -197,6 +197,10 @@ def _text(found: References) -> str:
     for tag in found.tags:
         if tag.problem:
             say(f"{tag.raw}: {tag.problem}.")
+        if tag.block_weights:
+            say(f"{tag.name} has strengths by block: {':'.join(tag.extras)}.")
+        if tag.section:
+            say(f"{tag.name} is for {tag.section} alone.")
         if tag.suggestions:
             say(f"{tag.name} is not installed. Did you mean {' or '.join(tag.suggestions)}?")
     if not found.tags:
