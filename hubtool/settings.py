@@ -34,6 +34,15 @@ KEYS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def from_home(text: str | Path) -> Path:
+    """A path as people type it: `~` is the user's folder. `Path.expanduser` fails for a user that there is not.
+
+    >>> from_home("~no such user/loras").parts
+    ('~no such user', 'loras')
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
 @dataclass(frozen=True, slots=True)
 class Directories:
     """The three folders of this user; nothing is created until it is needed."""
@@ -80,7 +89,7 @@ def directories(environment: Mapping[str, str] | None = None) -> Directories:
     """The user's folders: below `HUBTOOL_HOME` if set, else where the platform keeps such things."""
     home = (os.environ if environment is None else environment).get("HUBTOOL_HOME")
     if home:
-        root = Path(home).expanduser()
+        root = from_home(home)
         return Directories(root / "config", root / "data", root / "cache")
     import platformdirs  # noqa: PLC0415  # 19 ms that HUBTOOL_HOME and most commands never need
 
@@ -149,7 +158,7 @@ def _converted(settings: Settings, key: str, value: object) -> Settings:
     yes = text.lower() in {"1", "true", "yes", "on"}
     match key:
         case "library":
-            changed = replace(settings, library=Path(text).expanduser())
+            changed = replace(settings, library=from_home(text))
         case "jobs":
             changed = replace(settings, jobs=max(1, int(text)))
         case "timeout":

@@ -9,8 +9,9 @@ from hubtool.cli._errors import describe
 from hubtool.cli._output import Row, row_of, say
 from hubtool.library.acquire import Order
 from hubtool.library.install import Wish
+from hubtool.library.prompts import DIALECTS
 from hubtool.library.sidecar import choose_sidecars
-from hubtool.library.target import choose_place
+from hubtool.library.target import choose_place, target_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +63,9 @@ def outcome_row(done: Spread) -> Row:
 
 def outcome_text(row: Row) -> str:
     """The path on stdout; what a person wants to know besides on stderr."""
-    say(f"{_LEADS[str(row['status'])]}, to be used as {row['prompt']}:")
+    grammar = DIALECTS[target_named(str(row["target"])).grammar]
+    use = f"to be used as {row['prompt']}" if grammar.reads else "to be imported with Scan Folder in its model manager"
+    say(f"{_LEADS[str(row['status'])]}, {use}:")
     words, notes = row["trigger_words"], row["notes"]
     if isinstance(words, list) and words:
         say(f"Trigger words: {', '.join(map(str, words))}")

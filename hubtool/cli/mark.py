@@ -29,13 +29,13 @@ def command(names: tuple[str, ...], **said: object) -> None:
     """Tag, rate and annotate installed LoRAs; set the strength and the trigger words that you prefer.
 
     Written into the sidecars that UIs read (A1111's, SwarmUI's, LoRA Manager's) and into NAME.hubtool.json for what they have no
-    place for. Without options, shows what was said.
+    place for, beside every copy of the file. Without options, shows what was said.
 
     \b
     hubtool mark pixel-art --favourite --tag style --weight 0.8
     hubtool mark hero --outfit "armor: silver armor, cape / casual clothes"
     """
-    from hubtool.library.marking import changes_from, mark
+    from hubtool.library.marking import changes_from, copies_of, mark
     from hubtool.library.scan import fresh_index
     from hubtool.library.tidying import Tidier
 
@@ -44,16 +44,16 @@ def command(names: tuple[str, ...], **said: object) -> None:
 
         def marked(name: str) -> Row:
             model = Tidier(index, settings).find(name)
-            changes = changes_from(model.own, said)
-            return {"name": model.name, "path": model.path} | row_of(
-                mark(index, model, changes) if changes else model.own
-            )
+            changes = changes_from(model.said, said)
+            said_now = mark(index, model, changes) if changes else model.said
+            also = [str(twin.path) for twin in copies_of(index, model)]
+            return {"name": model.name, "path": str(model.path), "also": also} | row_of(said_now)
 
         answer_each(names, marked, _text, name="name")
 
 
 def _text(row: Row) -> str:
-    fields = ((key, value) for key, value in row.items() if key not in {"name", "path", "error"} and value)
+    fields = ((key, value) for key, value in row.items() if key not in {"name", "path", "also", "error"} and value)
     return "\n".join([str(row["name"]), *(f"  {key}: {_shown(value)}" for key, value in fields)])
 
 

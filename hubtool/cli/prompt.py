@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[Index, Settings, str], Rewritten]
 
-DIALECTS = ("a1111", "comfyui", "swarmui", "sdnext", "fooocus")
+DIALECTS = ("a1111", "forge", "comfyui", "swarmui", "sdnext", "fooocus", "invokeai")
 _dialect = click.option(
     "--dialect",
     default="a1111",
@@ -42,8 +42,10 @@ def command() -> None:
 
 @command.command()
 @click.argument("text")
+@click.option("--negative", is_flag=True, help="TEXT is a negative prompt.")
+@click.option("--install", is_flag=True, help="Install what is missing, where TEXT has its hash (an infotext has).")
 @_dialect
-def parse(text: str, dialect: str) -> None:
+def parse(text: str, dialect: str, *, negative: bool, install: bool) -> None:
     """Say which adapters a prompt uses, at which strengths, and which of them are installed.
 
     TEXT is the prompt; `-` reads it from stdin.
@@ -54,11 +56,14 @@ def parse(text: str, dialect: str) -> None:
     echo "$PROMPT" | hubtool prompt parse - --json
     """
     from hubtool.library.references import read_prompt
+    from hubtool.library.resolving import install_named
     from hubtool.library.scan import fresh_index
 
-    settings = current_run().settings()
+    settings, prompt = current_run().settings(), _read(text)
     with fresh_index(settings, say) as index:
-        found = read_prompt(index, settings, _read(text), dialect)
+        if install:
+            install_named(index, settings, prompt, say)
+        found = read_prompt(index, settings, prompt, dialect, negative=negative)
     answer({"tags": found.tags, "prompt": found.prompt, "missing": found.missing}, lambda: _text(found))
 
 
@@ -97,18 +102,25 @@ def strip(text: str, names: tuple[str, ...], dialect: str) -> None:
 @click.argument("name")
 @click.argument("text", default="")
 @click.option("--triggers/--no-triggers", default=True, help="Add its trigger words, too.", show_default=True)
+@click.option("--first", type=click.IntRange(1), metavar="N", help="Only the first N trigger words.")
+@click.option(
+    "--outfit", default="", metavar="NAME", help="The words of this outfit (`hubtool mark --outfit`) instead."
+)
 @_dialect
-def add(name: str, text: str, dialect: str, *, triggers: bool) -> None:
+def add(name: str, text: str, dialect: str, **wish: object) -> None:
     """Add the installed LoRA NAME, or NAME:STRENGTH, and its trigger words to a prompt.
 
-    Without a strength the one that you prefer is taken, else 1.
+    Without a strength the one that you prefer is taken, else 1. What belongs into the negative prompt is said.
 
     \b
     hubtool prompt add pixel-art:0.8 "a castle"
+    hubtool prompt add hero --outfit armor
     """
-    from hubtool.library.adding import added
+    from hubtool.library.adding import Words, added
 
-    _change(lambda index, _, said: added(index, said, name, dialect, triggers=triggers), text)
+    first = wish["first"] if isinstance(wish["first"], int) else None
+    words = Words(first if wish["triggers"] else 0, str(wish["outfit"]))
+    _change(lambda index, _, said: added(index, said, name, dialect, words), text)
 
 
 @command.command()
@@ -185,6 +197,10 @@ def _text(found: References) -> str:
     for tag in found.tags:
         if tag.problem:
             say(f"{tag.raw}: {tag.problem}.")
+        if tag.block_weights:
+            say(f"{tag.name} has strengths by block: {':'.join(tag.extras)}.")
+        if tag.section:
+            say(f"{tag.name} is for {tag.section} alone.")
         if tag.suggestions:
             say(f"{tag.name} is not installed. Did you mean {' or '.join(tag.suggestions)}?")
     if not found.tags:

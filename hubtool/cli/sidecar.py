@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -57,7 +58,11 @@ def write(names: tuple[str, ...], sidecar: str | None) -> None:
 
     def written(index: Index, model: Installed) -> Row:
         formats = choose_sidecars(sidecar, target_named(model.target).sidecars)
-        return {"written": list(map(str, write_sidecars(index, model, formats)))}
+        written = write_sidecars(index, model, formats)
+        for path in dict.fromkeys(one.path(model.path) for one in formats):
+            if path not in written and os.path.lexists(path):
+                say(f"{path} holds something else and was left alone.")
+        return {"written": list(map(str, written))}
 
     _each(names, written)
 

@@ -77,7 +77,13 @@ def add(place: str, share: Path | None) -> None:
 
 
 def _show(found: Sequence[Ui], nothing: str) -> None:
-    rows = [{"name": ui.name or None, "target": ui.target, "root": ui.root, "folders": ui.folders} for ui in found]
+    rows = [
+        {"name": ui.name or None, "target": ui.target, "root": ui.root, "folders": ui.folders, "problem": ui.problem}
+        for ui in found
+    ]
+    for ui in found:
+        if ui.problem:
+            say(ui.problem)
     if not found and nothing:
         say(nothing)
     cells = [(ui.word, ui.title, ", ".join(map(str, ui.folders))) for ui in found]

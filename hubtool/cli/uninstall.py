@@ -27,7 +27,7 @@ def command(names: tuple[str, ...], target: str | None, *, dry_run: bool) -> Non
     from hubtool.library.scan import fresh_index
     from hubtool.library.target import choose_place
     from hubtool.library.tidying import Tidier
-    from hubtool.library.uninstalling import uninstall
+    from hubtool.library.uninstalling import uninstall, uninstall_everywhere
 
     settings = current_run().settings()
     folder = choose_place(settings, target).folder if target else None
@@ -35,7 +35,8 @@ def command(names: tuple[str, ...], target: str | None, *, dry_run: bool) -> Non
         finder = Tidier(index, settings)
 
         def removed(name: str) -> Row:
-            return {"name": name} | row_of(uninstall(index, finder.find(name, folder), dry_run=dry_run))
+            work = uninstall if folder else uninstall_everywhere
+            return {"name": name} | row_of(work(index, finder.find(name, folder), dry_run=dry_run))
 
         answer_each(names, removed, _text, name="name")
 

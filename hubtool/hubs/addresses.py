@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 import socket
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from hubtool.errors import UnsafeAddress
 
+_SECRET = re.compile(
+    r"token|key|sig|auth|secret|pass|expires|policy|credential|session|^x-|^s[eprv]$|^st$|^response-", re.IGNORECASE
+)
+_LONG = 48  # a value of so many characters is a signature under another name
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
@@ -127,6 +132,23 @@ def origin_if_any(url: str) -> str:
         return origin(url)
     except ValueError:
         return ""
+
+
+def shareable(spec: str) -> str:
+    """What a user typed, without login, token or signature if it is an address; the rest of its query stays.
+
+    >>> shareable("https://me:pass@civitai.com/api/download/models/5?type=Model&token=abc"), shareable("v:5")
+    ('https://civitai.com/api/download/models/5?type=Model', 'v:5')
+    """
+    if "://" not in spec:
+        return spec
+    try:
+        parts = urlsplit(spec)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return public_url(spec)
+    kept = [(key, value) for key, value in pairs if not _SECRET.search(key) and len(value) < _LONG]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(kept), ""))
 
 
 def public_url(url: str) -> str:

@@ -12,7 +12,6 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.errors import (
@@ -34,9 +33,11 @@ from hubtool.hubs.link_pages import MAX_PAGE_BYTES, addresses_of, is_html, is_lo
 from hubtool.hubs.link_text import read_links
 from hubtool.hubs.question import Question, Site
 from hubtool.hubs.spec import ByEntry
+from hubtool.settings import from_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from hubtool.hubs.hub import Query, RemoteFile
     from hubtool.hubs.link_text import Link
@@ -160,7 +161,7 @@ class LinkList:
             HubProblem: it cannot be had. FileMissing, StorageProblem: it cannot be read.
         """
         if "://" not in self._source:
-            return self._from_disk(Path(self._source).expanduser())
+            return self._from_disk(from_home(self._source))
         now = datetime.now(timezone.utc)
         kept = self._client.answers.latest(self._key())
         limit = timedelta.max if self._settings.offline else fresh

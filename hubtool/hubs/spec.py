@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from hubtool.errors import BadSpec, StorageProblem
 from hubtool.hubs.addresses import Reach, literal_reach, origin
 from hubtool.hubs.places import CIVITAI_ORIGINS, NUMBERED_SITES, repository_site
+from hubtool.settings import from_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -277,4 +278,4 @@ def _air(text: str, _: str) -> Spec | None:
 
 def _path(text: str, _: str) -> Spec | None:
     looks_so = "/" in text or "\\" in text or text.lower().endswith((".safetensors", ".ckpt", ".pt", ".zip"))
-    return ByPath(Path(text).expanduser()) if looks_so and "\0" not in text else None
+    return ByPath(from_home(text)) if looks_so and "\0" not in text else None

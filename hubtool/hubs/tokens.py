@@ -12,15 +12,16 @@ import importlib
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.formats.atomic import reraise
 from hubtool.hubs.places import CIVITAI_ORIGINS, repository_site
+from hubtool.settings import from_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 ANY_HUB = ("HUBTOOL_TOKEN",)
 CIVITAI = ("HUBTOOL_CIVITAI_TOKEN", "CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY")
@@ -188,7 +189,7 @@ def _from_hugging_face_login(environment: Mapping[str, str]) -> Token:
     """The token that `hf auth login` wrote (huggingface_hub constants.py: HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME)."""
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
     home = environment.get("HF_HOME") or f"{cache}/huggingface"
-    path = Path(os.path.expandvars(environment.get("HF_TOKEN_PATH") or f"{home}/token")).expanduser()
+    path = from_home(os.path.expandvars(environment.get("HF_TOKEN_PATH") or f"{home}/token"))
     try:
         return Token(checked(path.read_text("utf-8"), str(path)), str(path))
     except (OSError, UnicodeDecodeError):

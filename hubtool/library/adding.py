@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.errors import NotInstalled, UsageProblem
 from hubtool.library.prompt_writing import Rewritten, add, spell
 from hubtool.library.prompts import Tag
+from hubtool.library.record import split_words
 from hubtool.library.resolve import Names
 
 if TYPE_CHECKING:
@@ -16,11 +18,19 @@ if TYPE_CHECKING:
     from hubtool.library.record import Installed
 
 
-def added(index: Index, text: str, wish: str, dialect: str, *, triggers: bool = True) -> Rewritten:
-    """The prompt with the LoRA that `NAME` or `NAME:STRENGTH` names.
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Which trigger words come along."""
+
+    most: int | None = None  # so many of them, from the first; None: all
+    outfit: str = ""  # those of this group instead (`hubtool mark --outfit`)
+
+
+def added(index: Index, text: str, wish: str, dialect: str, words: Words) -> Rewritten:
+    """The prompt with the LoRA that `NAME` or `NAME:STRENGTH` names; what belongs into the negative prompt is in `lost`.
 
     Raises:
-        NotInstalled: no such file here. UsageProblem: no number after the colon.
+        NotInstalled: no such file here. UsageProblem: no number after the colon, or no such outfit.
         NotRepresentable: its name cannot stand in a tag.
     """
     name, colon, number = wish.partition(":")
@@ -28,7 +38,20 @@ def added(index: Index, text: str, wish: str, dialect: str, *, triggers: bool = 
     strength = _strength(number) if colon else found.own.preferred_weight or 1.0
     tag = Tag("lora", found.name, strength, strength, None, raw="")
     written, _ = spell(tag, dialect)
-    return add(text, written, found.trigger_words if triggers else ())
+    chosen, negative = _outfit(found, words.outfit) if words.outfit else (found.trigger_words, found.own.negative)
+    said = (f"The negative prompt of {found.name}: {negative}",) if negative else ()
+    return replace(add(text, written, chosen[: words.most]), lost=said)
+
+
+def _outfit(found: Installed, name: str) -> tuple[tuple[str, ...], str]:
+    """The words of a group, and what it wants in the negative prompt."""
+    groups = {title.strip().casefold(): rest for title, _, rest in (one.partition(":") for one in found.own.outfits)}
+    if name.casefold() not in groups:
+        known = ", ".join(one.partition(":")[0] for one in found.own.outfits) or "none"
+        hint = f'`hubtool mark {found.name} --outfit "{name}: WORDS"` makes one.'
+        raise UsageProblem(f"{found.name} has no outfit {name}; it has {known}.", hint=hint)
+    positive, _, negative = groups[name.casefold()].partition(" / ")
+    return split_words(positive), negative.strip() or found.own.negative
 
 
 def find_installed(index: Index, name: str, dialect: str = "a1111") -> Installed:

@@ -12,6 +12,7 @@ from hubtool.library.index import Index
 from hubtool.library.model_paths import NAME, add_lora_folder
 from hubtool.library.record import Folder
 from hubtool.library.uis import ui_at
+from hubtool.settings import from_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ def added_ui(settings: Settings, config: Path | None, text: str, share: Path | N
     if share is not None:
         if found.target != "comfyui":
             raise UsageProblem(f"{found.title} has no file for further folders; `--share` is for ComfyUI.")
-        folder = Path(os.path.realpath(share.expanduser()))
+        folder = Path(os.path.realpath(from_home(share)))
         if add_lora_folder(found.root / NAME, folder):
             say(f"Added {folder} to {found.root / NAME}.")
         found = ui_at(Path(root), name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import HubtoolError
 from hubtool.library.sidecar import fill, merge, read_table
-from hubtool.library.sidecars.preview import MAX_BYTES, existing_preview, fetch_preview, write_preview
+from hubtool.library.sidecars.preview import EXTENSIONS, MAX_BYTES, existing_preview, fetch_preview, write_preview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,7 @@ class Beside:
     model: Path
     source: Path | None  # the local file that was installed; what lies beside it comes along
     infix: str = ".preview"  # between the model's name and the picture's extension, as the UI wants it
+    shown: frozenset[str] = frozenset(EXTENSIONS)  # pictures that the UI shows
     notes: list[str] = field(default_factory=list)  # what went wrong, as sentences
 
     def write_sidecars(self, formats: Sequence[Sidecar], card: Card) -> tuple[Path, ...]:
@@ -83,7 +84,7 @@ class Beside:
     def _fetched(self, pictures: Pictures) -> Path | None:
         if not pictures.fetch or not pictures.urls:
             return None
-        found = fetch_preview(self.model, pictures.urls, pictures.fetch, self.infix)
+        found = fetch_preview(self.model, pictures.urls, pictures.fetch, self.infix, self.shown)
         if found is None:
             self.notes.append("The hub's pictures could not be fetched.")
         return found

@@ -28,11 +28,14 @@ _MODEL = (
     "model_strength",
     "lora_wt",
     "lora_weight",
+    "lora_model_strength",
+    "lora_strength",
     "strength",
     "weight",
 )
-_CLIP = ("strength_clip", "clip_str", "clip_weight", "clip_strength")
+_CLIP = ("strength_clip", "clip_str", "clip_weight", "clip_strength", "lora_clip_strength")
 _SWITCHES = ("switch", "toggle", "enabled", "on", "active")
+_MAX_DEPTH = 16  # of a table inside an input; LoRA Manager's are two deep
 _COUNTS = ("lora_count", "num_loras")
 _OFF = frozenset({"off", "false", "0", "none", "disabled"})
 
@@ -67,7 +70,7 @@ def _named(key: str, value: str, inputs: Inputs, count: int | None) -> Iterator[
     if "lora" not in key.lower() or not (_is_file(value) or _AIR.search(value)):
         yield from _tags(value)
         return
-    numbered = re.search(r"\d+", key)
+    numbered = re.search(r"(?<!\d)\d{1,6}(?!\d)", key)
     slot = numbered[0] if numbered else ""
     if (count is not None and slot and int(slot) > count) or _is_off(inputs, slot):
         return
@@ -94,8 +97,10 @@ def _is_off(inputs: Inputs, slot: str) -> bool:
     return any(str(inputs[key]).lower() in _OFF for key in keys if key in inputs)
 
 
-def _tables(value: object) -> Iterator[Mention]:
-    """rgthree's and LoRA Manager's tables, at any depth."""
+def _tables(value: object, depth: int = 0) -> Iterator[Mention]:
+    """rgthree's and LoRA Manager's tables, wherever in a value they stand."""
+    if depth > _MAX_DEPTH:
+        return
     if isinstance(value, Mapping):
         name = value.get("lora") if isinstance(value.get("lora"), str) else value.get("name")
         is_entry = isinstance(name, str) and ("strength" in value or "lora" in value)
@@ -105,10 +110,10 @@ def _tables(value: object) -> Iterator[Mention]:
                 yield _mention(name, number(value.get("strength")), None if clip is None else number(clip))
             return
         for entry in value.values():
-            yield from _tables(entry)
+            yield from _tables(entry, depth + 1)
     elif isinstance(value, list):
         for entry in value:
-            yield from _tables(entry)
+            yield from _tables(entry, depth + 1)
 
 
 def _tags(text: str) -> Iterator[Mention]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hubtool.errors import StorageProblem
+from hubtool.library.history import SUFFIX as HISTORY
 from hubtool.library.sidecar import all_sidecars, fill, read_table
 from hubtool.library.sidecars.preview import existing_preview
 
@@ -16,7 +17,7 @@ MODELS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bi
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".jxl", ".mp4", ".webm")
 _INFIXES = ("", ".preview", ".thumb", *(f".example.{number}" for number in range(10)))
 # A1111's description, and what Civitai Browser and sd-model-hub leave
-_TEXTS = (".txt", ".description.txt", ".html", ".sdmodelhub.json", ".yaml")
+_TEXTS = (".txt", ".description.txt", ".html", ".sdmodelhub.json", ".yaml", HISTORY)
 
 
 def companions(model: Path) -> list[Path]:

@@ -60,11 +60,12 @@ def _comfy_lock(locked: Sequence[Locked], place: Place) -> str:
 
 
 def _credits(locked: Sequence[Locked], place: Place) -> str:
-    """Markdown: who made what, and where its licence can be read."""
+    """Markdown: who made what, what they allow, and where to read it."""
     del place
-    rows = ["| LoRA | by | base model | page |", "|---|---|---|---|"]
+    rows = ["| LoRA | by | base model | licence | page |", "|---|---|---|---|---|"]
     for one in locked:
-        cells = (one.model or one.name, one.creator or "unknown", one.base_model or one.architecture, one.url)
+        base, terms = one.base_model or one.architecture, one.license or "not said"
+        cells = (one.model or one.name, one.creator or "unknown", base, terms, one.url)
         rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(rows) + "\n"
 

@@ -200,7 +200,7 @@ class Installer:
         origin = arrival.origin or installed.origin
         words = origin.trigger_words if origin else installed.facts.trigger_words
         before = set(companions(installed.path))
-        beside = Beside(installed.path, source, self.place.target.preview)
+        beside = Beside(installed.path, source, self.place.target.preview, self.place.target.pictures)
         preview = beside.add_preview(arrival.pictures) if self.wish.preview else None
         card = Card(
             architecture=installed.facts.architecture,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import tomli
@@ -15,6 +14,7 @@ import tomlkit
 
 from hubtool.errors import LockProblem, StorageProblem
 from hubtool.formats.atomic import write_text
+from hubtool.library.naming import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +44,7 @@ class Locked:
     base_model: str = ""
     model: str = ""
     creator: str = ""
+    license: str = ""  # what the creator allows, when it was locked
 
 
 def read_lock(path: Path) -> dict[str, Locked]:
@@ -57,14 +58,18 @@ def read_lock(path: Path) -> dict[str, Locked]:
         table = tomli.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise LockProblem(path, f"{path} is nested too deeply.") from error
+    except ValueError as error:  # TOML's, UTF-8's, or a number of thousands of digits
         raise LockProblem(path, f"{path} is not valid TOML: {error}") from error
     except OSError as error:
         raise StorageProblem(path, error.strerror or "cannot be read") from error
     if table.get("version") != VERSION:
         raise LockProblem(path, f"{path} has version {table.get('version')}; this hubtool knows version {VERSION}.")
     rows = table.get("lora", [])
-    locked = [_locked(path, row) for row in (rows if isinstance(rows, list) else [])]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise LockProblem(path, f"{path} is not as `hubtool lock` writes it.")
+    locked = [_locked(path, row) for row in rows]
     return {one.name: one for one in locked}
 
 
@@ -92,17 +97,6 @@ def _locked(path: Path, row: Mapping[str, object]) -> Locked:
     name = str(row.get("name", "?"))
     if not _SHA256.fullmatch(str(known.get("sha256", ""))):
         raise LockProblem(path, f"{name} in {path} has no SHA-256.", hint="Remove the entry and run `hubtool lock`.")
-    if not {"name", "wish", "path", "size_bytes"} <= known.keys() or not _is_inside(str(known["path"])):
+    if not {"name", "wish", "path", "size_bytes"} <= known.keys() or not is_inside(str(known["path"])):
         raise LockProblem(path, f"{name} in {path} is incomplete, or its path leads out of the LoRA folder.")
     return Locked(**known)  # type: ignore[arg-type]  # types were checked above
-
-
-def _is_inside(text: str) -> bool:
-    path = PurePosixPath(text)
-    return (
-        bool(path.parts)
-        and not path.is_absolute()
-        and ".." not in path.parts
-        and "\\" not in text
-        and ":" not in path.parts[0]
-    )

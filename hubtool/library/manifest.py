@@ -21,6 +21,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from hubtool.errors import LibraryProblem, StorageProblem, UsageProblem
 from hubtool.formats.atomic import write_text
+from hubtool.library.naming import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +108,9 @@ def _document(path: Path) -> tomlkit.TOMLDocument:
         return tomlkit.parse(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         return tomlkit.document()
-    except (TOMLKitError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UsageProblem(f"{path} is nested too deeply.") from error
+    except (TOMLKitError, ValueError) as error:  # ValueError: not UTF-8, or a number of thousands of digits
         raise UsageProblem(f"{path} is not valid TOML: {error}", hint="Correct the line.") from error
     except OSError as error:
         raise StorageProblem(path, error.strerror or "cannot be read") from error
@@ -126,6 +129,8 @@ def _wanted(path: Path, name: str, value: object) -> Wanted:
     ):
         raise UsageProblem(f"The weight of {name} in {path} is no number: {weight}")
     texts = {key: str(fields.get(key, "")) for key in ("spec", "file", "convert", "subdir")}
+    if texts["subdir"] and not is_inside(texts["subdir"]):
+        raise UsageProblem(f"The subdir of {name} in {path} leads out of the LoRA folder: {texts['subdir']}")
     return Wanted(name, weight=None if weight is None else float(weight), **texts)
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import UsageProblem
+from hubtool.library.describing import card_of
+from hubtool.library.history import keep
 from hubtool.library.record import Own, split_words
 from hubtool.library.scan import Report, scan_folder
-from hubtool.library.sidecar import Card, all_sidecars, fill, read_table
+from hubtool.library.sidecar import all_sidecars, fill, read_table
 from hubtool.library.target import target_named
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from hubtool.library.index import Index
     from hubtool.library.record import Installed
-    from hubtool.library.sidecar import Sidecar
+    from hubtool.library.sidecar import Card, Sidecar
 
 #: What an `Own` field is called in each sidecar that has it.
 _KEYS: Mapping[str, Mapping[str, str]] = {
@@ -31,14 +33,20 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "trigger_words": "modelspec.trigger_phrase",
         "notes": "modelspec.usage_hint",
     },
-    "lora_manager": {"notes": "notes", "favourite": "favorite"},  # its usage_tips hold more than a strength
+    "lora_manager": {
+        "preferred_weight": "usage_tips",
+        "trigger_words": "trainedWords",
+        "notes": "notes",
+        "favourite": "favorite",
+    },
 }
 
 
 def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
     """Say something about a file: `changes` are fields of `Own`. Everything that was said is returned.
 
-    Our own sidecar gets all of it; those of UIs that are there, or that the target reads, get what they have a key for.
+    Our own sidecar gets all of it; those of UIs that are there, or that the target reads, get what they have a key for. So do
+    those of the same file in other folders (known by its hash), for one LoRA in several UIs is one LoRA.
 
     Raises:
         UsageProblem: a rating out of range. StorageProblem: a sidecar cannot be written.
@@ -46,20 +54,34 @@ def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
     rating = changes.get("rating", 0)
     if not isinstance(rating, int) or not 0 <= rating <= 5:
         raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
-    own = replace(model.own, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
-    card = Card(
-        own=own, model=model.path, sha256=model.digests.sha256, size_bytes=model.stamp.size_bytes, origin=model.origin
-    )
+    own = _mark_one(index, model, changes)
+    for twin in copies_of(index, model):
+        _mark_one(index, twin, changes)
+    return own
+
+
+def copies_of(index: Index, model: Installed) -> list[Installed]:
+    """The same bytes at other places, as far as hashes are known."""
+    digest = model.digests.sha256
+    twins = index.with_content(digest) if digest else []
+    return [twin for twin in twins if twin.path != model.path and twin.digests.sha256 == digest and twin.is_there()]
+
+
+def _mark_one(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
+    own = replace(model.said, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
+    card = card_of(index, replace(model, own=own))
     mine = all_sidecars()["hubtool"]
     path = mine.path(model.path)
     if own == Own():
+        if before := read_table(path):
+            keep(path, model.path.stem, before)
         path.unlink(missing_ok=True)
     else:
         fields = mine.fields(card)
         fill(path, fields, placed=tuple(fields))
     for id, keys in _KEYS.items():
         sidecar = all_sidecars()[id]
-        if read_table(sidecar.path(model.path)) is not None or id in target_named(model.target).sidecars:
+        if sidecar.is_beside(model.path) or id in target_named(model.target).sidecars:
             _tell(sidecar, card, tuple(keys[name] for name in changes if name in keys))
     folder = next(one for one in index.folders() if one.path == model.folder)
     scan_folder(index, folder, Report())
@@ -67,11 +89,15 @@ def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
 
 
 def _tell(sidecar: Sidecar, card: Card, keys: tuple[str, ...]) -> None:
-    """Write these keys; a value that was taken back becomes empty."""
-    said = sidecar.fields(card)
-    if keys:
-        fields = {key: said.get(key, "") for key in keys}
-        fill(sidecar.path(card.model), fields, placed=keys)  # type: ignore[arg-type]  # the card has a model
+    """Write these keys, and what else is missing: SwarmUI reads words from one file only, and a poor one would hide others.
+
+    A value that was taken back becomes empty.
+    """
+    if not keys or card.model is None:
+        return
+    path = sidecar.path(card.model)
+    said = sidecar.fields(card) | (sidecar.changed(read_table(path) or {}, card) if sidecar.changed else {})
+    fill(path, said | {key: said.get(key, "") for key in keys}, placed=keys)
 
 
 def outfit(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+_OF_NOTHING = hashlib.sha256(b"").hexdigest()[:8]
 EXTENSIONS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -45,20 +47,42 @@ def json_of(text: str | None) -> object:
 
 
 def hex_digits(text: object) -> str:
-    """A hash as we compare it; empty if it is none.
+    """A hash as we compare it; empty if it is none, or that of nothing, which a trainer wrote into every file.
 
-    >>> hex_digits("0xABCDEF0123")
-    'abcdef0123'
+    >>> hex_digits("0xABCDEF0123"), hex_digits("E3B0C44298FC")
+    ('abcdef0123', '')
     """
     digits = text.lower().strip().removeprefix("0x") if isinstance(text, str) else ""
-    return digits if 8 <= len(digits) <= 64 and all(digit in "0123456789abcdef" for digit in digits) else ""
+    is_hash = 8 <= len(digits) <= 64 and all(digit in "0123456789abcdef" for digit in digits)
+    return digits if is_hash and not digits.startswith(_OF_NOTHING) else ""
+
+
+def named_hashes(text: str) -> list[tuple[str, str]]:
+    """Name and hash, as typed, from `name: hash, name: hash`.
+
+    >>> named_hashes("ink: 0123456789ab, old ink: 0xabcdef0123, broken, x: y")
+    [('ink', '0123456789ab'), ('old ink', '0xabcdef0123')]
+    """
+    pairs = (part.rpartition(":") for part in text.split(","))
+    return [(name.strip(), digits.strip()) for name, _, digits in pairs if name.strip() and hex_digits(digits)]
+
+
+def is_of_name(digits: str, name: str) -> bool:
+    """Whether a hash is that of a file's name: Forge wrote such from August 2024 to February 2025 (its modules/hashes.py).
+
+    >>> is_of_name("2c26b46b68ff", "foo"), is_of_name("2a6f5b1c7d90", "ink.safetensors")
+    (True, False)
+    """
+    last = name.replace("\\", "/").rpartition("/")[2]
+    names = (last, *(stem(name) + ending for ending in EXTENSIONS))
+    return any(hashlib.sha256(one.encode("utf-8", "replace")).hexdigest().startswith(digits) for one in names if digits)
 
 
 def number(value: object, default: float = 1.0) -> float:
     """A strength from JSON or text; the default for anything else."""
     try:
         found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else default
-    except ValueError:
+    except (ValueError, OverflowError):
         return default
     return found if abs(found) < 1e6 else default  # NaN and infinity too
 

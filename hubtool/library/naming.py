@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from hubtool.errors import UsageProblem
@@ -72,6 +73,22 @@ def subfolder(template: str, origin: Origin | None, facts: Facts) -> str:
     values = _values(origin, facts)
     parts = [part for part in re.split(r"[/\\]", template) if part]
     return "/".join(_part(part, values) for part in parts)
+
+
+def is_inside(text: str) -> bool:
+    """Whether a relative path with forward slashes stays below the folder that it is for, on every system.
+
+    >>> is_inside("styles/ink"), is_inside("../ink"), is_inside("C:/ink")
+    (True, False, False)
+    """
+    path = PurePosixPath(text)
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and "\\" not in text
+        and ":" not in path.parts[0]
+    )
 
 
 def _part(part: str, values: Mapping[str, str]) -> str:

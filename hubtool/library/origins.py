@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hubtool.hubs.addresses import public_url
+from hubtool.library.licenses import terms
 from hubtool.library.record import Origin
 
 if TYPE_CHECKING:
@@ -41,9 +42,16 @@ def _snapshot(resolved: Resolved) -> dict[str, object]:
     model, raw = resolved.model, resolved.version.raw
     inside = raw.get("model")
     known = {"name": model.name, "type": model.type, "nsfw": model.nsfw, "poi": False}
-    added = {"description": model.description, "tags": list(model.tags), "creator": {"username": model.creator}}
+    added: dict[str, object] = {
+        "description": model.description,
+        "tags": list(model.tags),
+        "creator": {"username": model.creator},
+    }
+    added |= terms(model.license)
     details = {**known, **(inside if isinstance(inside, dict) else {})}
-    shown = {**raw, "modelId": raw.get("modelId") or model.id, "model": {**added, **details}} if raw else {}
+    if not raw:  # a hub without records of versions
+        return {"license": model.license.name} if model.license.name else {}
+    shown = {**raw, "modelId": raw.get("modelId") or model.id, "model": {**added, **details}}
     return {key: _public(value) for key, value in shown.items()}
 
 

@@ -1,4 +1,4 @@
-"""The texts inside a picture: PNG text chunks, EXIF of JPEG, WebP and PNG. Nothing is decoded but texts.
+"""The texts inside a picture: PNG text chunks, EXIF of JPEG, WebP, PNG, AVIF and JPEG XL. Nothing is decoded but texts.
 
 Sources: the PNG specification (tEXt, zTXt, iTXt, eXIf), JFIF and EXIF 2.3 (APP1, COM; UserComment has eight bytes for its
 encoding before it), the WebP container (EXIF chunk).
@@ -10,10 +10,14 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+from hubtool.library.box_texts import exif_of_boxes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_TEXT = 16 << 20  # bytes of one text; the largest workflows seen have 2 MB
+_MAX_ALL = 4 * MAX_TEXT  # of all texts of a picture together
+_PARTS = 1 << 17  # chunks and segments that are looked at; the largest pictures have a tenth of that
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TAGS = {
     0x010E: "ImageDescription",
@@ -23,17 +27,22 @@ _TAGS = {
     0x927C: "MakerNote",
     0x9286: "UserComment",
 }
+_TEXTUAL = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf"})
 _EXIF_FOLDER = 0x8769
 _ENTRIES = 4096  # of one EXIF folder; real ones have dozens
 
 
 def picture_texts(body: bytes) -> dict[str, str]:
-    """Keyword → text, of a PNG, JPEG or WebP; empty for anything else. Broken parts are passed over.
+    """Keyword → text, of a PNG, JPEG, WebP, AVIF or JPEG XL; empty for anything else. Broken parts are passed over.
 
     EXIF tags have their standard names (`UserComment`); the first text of a name counts.
     """
     found: dict[str, str] = {}
+    left = _MAX_ALL
     for name, text in _texts(body):
+        left -= len(text)
+        if left < 0:
+            break
         found.setdefault(name, text)
     return found
 
@@ -47,17 +56,22 @@ def _texts(body: bytes) -> Iterator[tuple[str, str]]:
         for kind, data in _riff(body):
             if kind == b"EXIF":
                 yield from _exif(data.removeprefix(b"Exif\0\0"))
+    else:
+        for data in exif_of_boxes(body):
+            yield from _exif(data.removeprefix(b"Exif\0\0"))
 
 
 def _png(body: bytes) -> Iterator[tuple[str, str]]:
     at = len(_PNG)
-    while at + 12 <= len(body):
+    for _ in range(_PARTS):
+        if at + 12 > len(body):
+            return
         size, kind = struct.unpack_from(">I4s", body, at)
-        data = body[at + 8 : at + 8 + size]
+        data = body[at + 8 : at + 8 + size] if kind in _TEXTUAL and size <= MAX_TEXT else b""
         at += 12 + size
         if kind == b"eXIf":
             yield from _exif(data)
-        elif kind in {b"tEXt", b"zTXt", b"iTXt"}:
+        elif data:
             keyword, _, rest = data.partition(b"\0")
             text = _png_text(kind, rest)
             if text is not None:
@@ -97,7 +111,9 @@ def _inflated(packed: bytes) -> bytes | None:
 
 def _jpeg(body: bytes) -> Iterator[tuple[str, str]]:
     at = 2
-    while at + 4 <= len(body) and body[at] == 0xFF:
+    for _ in range(_PARTS):
+        if at + 4 > len(body) or body[at] != 0xFF:
+            return
         marker, size = body[at + 1], int.from_bytes(body[at + 2 : at + 4], "big")
         data = body[at + 4 : at + 2 + size]
         if marker in {0xD9, 0xDA}:  # the picture itself begins, or all is over
@@ -111,7 +127,9 @@ def _jpeg(body: bytes) -> Iterator[tuple[str, str]]:
 
 def _riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 12
-    while at + 8 <= len(body):
+    for _ in range(_PARTS):
+        if at + 8 > len(body):
+            return
         kind, size = struct.unpack_from("<4sI", body, at)
         yield kind, body[at + 8 : at + 8 + size]
         at += 8 + size + (size & 1)
@@ -136,7 +154,7 @@ def _exif(data: bytes) -> Iterator[tuple[str, str]]:
             tag, kind, size, value = struct.unpack_from(f"{order}HHII", data, at)
             if tag == _EXIF_FOLDER:
                 folders.append(value)
-            elif tag in _TAGS and kind in {1, 2, 7}:  # bytes, ASCII, undefined
+            elif tag in _TAGS and kind in {1, 2, 7} and size <= MAX_TEXT:  # bytes, ASCII, undefined
                 raw = data[at + 8 : at + 8 + size] if size <= 4 else data[value : value + size]
                 yield _TAGS[tag], _exif_text(raw, order, is_comment=tag == 0x9286)
 

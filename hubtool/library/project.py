@@ -6,20 +6,36 @@ that was deleted is found on a mirror); on its own hub by id. Whatever comes fro
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from hubtool.errors import ContentChanged, FileProblem, HubtoolError, LibraryProblem, LockProblem
+from hubtool.errors import (
+    ContentChanged,
+    FileProblem,
+    HubtoolError,
+    LibraryProblem,
+    LockProblem,
+    NameTaken,
+    StorageProblem,
+)
+from hubtool.formats.atomic import reraise
+from hubtool.hubs.addresses import shareable
 from hubtool.hubs.spec import ByPath, parse
 from hubtool.library import lockfile, manifest
 from hubtool.library.acquire import Order, acquire
+from hubtool.library.companions import companions, say_new_place
 from hubtool.library.digest import hashed
 from hubtool.library.install import Arrival, Installer, Wish
+from hubtool.library.licenses import license_in
 from hubtool.library.lockfile import Locked, read_lock, write_lock
 from hubtool.library.manifest import Wanted, add_wanted, read_manifest, remove_wanted
-from hubtool.library.naming import file_name
+from hubtool.library.naming import file_name, is_inside
+from hubtool.library.origins import origin_of
+from hubtool.library.scan import scan_place
 from hubtool.library.sidecar import choose_sidecars
+from hubtool.library.uninstalling import uninstall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -71,11 +87,14 @@ class Project:
             HubtoolError: it cannot be installed, or the manifest has the name for something else; neither file changes then.
         """
         known = read_manifest(self.manifest_path).wanted.get(wanted.name)
-        if known and known.spec != spec:
+        if known and known.spec != shareable(spec):
             message = f"{manifest.NAME} has {wanted.name} for {known.spec} already."
             raise LibraryProblem(wanted.name, message, hint="Choose another name with `--name`.")
         done = self._acquired(spec, replace(wanted, spec=spec))
-        lasting = f"sha256:{done.sha256}" if isinstance(parse(spec), ByPath) else spec  # a path means nothing elsewhere
+        # a path means nothing elsewhere
+        lasting = f"sha256:{done.sha256}" if isinstance(parse(spec), ByPath) else shareable(spec)
+        if "://" in spec and lasting != spec:
+            self.say(f"What is secret in the address was not written down: {lasting}")
         entry = replace(wanted, name=wanted.name or done.name, spec=lasting)
         locked = self._from_installation(entry, done)
         add_wanted(self.manifest_path, entry)
@@ -138,14 +157,19 @@ class Project:
         Raises:
             HubtoolError: a file cannot be read, or the manifest cannot be written.
         """
+        if not self.place.folder.is_dir():
+            raise StorageProblem(self.place.folder, "is no folder")
         known = read_lock(self.lock_path)
         paths = {one.path for one in known.values()}
         for model in self.index.adapters(self.place.folder):
             inside = model.path.relative_to(self.place.folder).as_posix()
             if inside in paths:
                 continue
+            if not is_inside(inside):
+                self.say(f"Left out: {inside} can be no path on other systems; `hubtool rename` gives it another name.")
+                continue
             try:
-                complete = hashed(self.index, model)
+                complete = self.index.with_snapshot(hashed(self.index, model))
             except FileProblem as error:
                 self.say(f"Left out: {error}")
                 continue
@@ -174,7 +198,8 @@ class Project:
         from hubtool.hubs.opening import open_hub  # noqa: PLC0415  # 0.2 s of HTTP
 
         path = _path_of(entry)
-        if not entry.convert and not isinstance(parse(entry.spec), ByPath):
+        is_plain = not entry.convert and "{" not in entry.subdir  # what a template means is known when the file is here
+        if is_plain and not isinstance(parse(entry.spec), ByPath):
             resolved = open_hub(self.settings).resolve(entry.spec, entry.file)
             if resolved.file.sha256:
                 page = f"{resolved.model.url}?modelVersionId={resolved.version.id}" if resolved.model.url else ""
@@ -191,11 +216,13 @@ class Project:
                     base_model=resolved.version.base_model,
                     model=resolved.model.name,
                     creator=resolved.model.creator,
+                    license=license_in(origin_of(resolved).snapshot),
                 )
         return self._from_installation(entry, self._acquired(entry.spec, entry))
 
     def _from_installation(self, entry: Wanted, done: Installation) -> Locked:
-        installed = self.index.at(done.path)
+        found = self.index.at(done.path)
+        installed = self.index.with_snapshot(found) if found else None
         if installed is None or not done.sha256:
             raise LibraryProblem(entry.name, f"{done.path} vanished while it was installed.")
         return _from_file(entry, installed, done.path.relative_to(self.place.folder).as_posix())
@@ -231,9 +258,12 @@ class Project:
             None,
         )
         if twin is not None:
-            wish = Wish(name=target.stem, sidecars=choose_sidecars(None, self.place.target.sidecars), force=True)
+            wish = Wish(
+                name=_name_for(one, target), sidecars=choose_sidecars(None, self.place.target.sidecars), force=True
+            )
             place = replace(self.place, folder=target.parent)
-            Installer.at(self.index, place, wish).install(Arrival(twin.path, twin.path.name, origin=twin.origin))
+            done = Installer.at(self.index, place, wish).install(Arrival(twin.path, twin.path.name, origin=twin.origin))
+            self._call_it(done.path, target)
             return "copied"
         self._fetched(one, target)
         return "installed"
@@ -246,7 +276,7 @@ class Project:
         """
         subdir = PurePosixPath(one.path).parent.as_posix()
         entry = Wanted(
-            target.stem, one.spec, one.file_id, convert=one.converted, subdir="" if subdir == "." else subdir
+            _name_for(one, target), one.spec, one.file_id, convert=one.converted, subdir="" if subdir == "." else subdir
         )
         sources = list(dict.fromkeys(filter(None, (f"sha256:{one.source_sha256 or one.sha256}", one.spec))))
         for place, spec in enumerate(sources):
@@ -258,10 +288,31 @@ class Project:
                     raise
                 continue
             if done.sha256 == one.sha256:
+                self._call_it(done.path, target)
                 return
-            done.path.unlink()
+            if wrong := self.index.at(done.path):
+                uninstall(self.index, wrong)
             hint = "The file at the source is another one now; `hubtool lock --upgrade` takes it."
             raise ContentChanged(spec, one.sha256, done.sha256 or "", hint=hint)
+
+    def _call_it(self, path: Path, target: Path) -> None:
+        """Give an installed file the very name that is locked, which an installation would not choose (`a=b`, blanks).
+
+        Raises:
+            NameTaken: another file has it. StorageProblem: the disk refuses, or has no such names.
+        """
+        if path == target or path.parent != target.parent:
+            return
+        for old in [*companions(path), path]:
+            new = target.with_name(target.stem + old.name[len(path.stem) :])
+            if os.path.lexists(new):
+                raise NameTaken(target.stem, f"Another file is called {new.name} already: {new}")
+            try:
+                old.rename(new)
+            except OSError as error:
+                reraise(error, new)
+        say_new_place(target)
+        scan_place(self.index, self.place)
 
     def _pruned(self, locked: Iterable[Locked], *, dry_run: bool) -> list[Synced]:
         """Put into the trash what the LoRA folder has and the lock has not."""
@@ -287,10 +338,15 @@ class Project:
         return Wanted(name, spec, weight=model.own.preferred_weight, subdir="" if subdir == "." else subdir)
 
 
+def _name_for(one: Locked, target: Path) -> str:
+    """The name to install under: the locked one, or where an installation would change that, one that nobody else has."""
+    return target.stem if file_name(target.stem) == target.name else f"locked-{one.sha256[:16]}"
+
+
 def wish_of(entry: Wanted) -> str:
     """What the lock must answer: everything of an entry that decides which bytes lie where."""
     choices = {"file": entry.file, "convert": entry.convert, "subdir": entry.subdir}
-    return " ".join([entry.spec, *(f"{key}={value}" for key, value in choices.items() if value)])
+    return " ".join([shareable(entry.spec), *(f"{key}={value}" for key, value in choices.items() if value)])
 
 
 def _path_of(entry: Wanted) -> str:
@@ -300,7 +356,7 @@ def _path_of(entry: Wanted) -> str:
 
 def _exact(spec: str, hub: str, version: str) -> str:
     """A SPEC that means this very version: what was typed, where ids are not numbers."""
-    return f"v:{version}" if version.isdecimal() and hub else spec
+    return f"v:{version}" if version.isdecimal() and hub else shareable(spec)
 
 
 def _from_file(entry: Wanted, model: Installed, inside: str) -> Locked:
@@ -323,4 +379,5 @@ def _from_file(entry: Wanted, model: Installed, inside: str) -> Locked:
         base_model=model.base_model,
         model=origin.model_name if origin else "",
         creator=origin.creator if origin else "",
+        license=license_in(origin.snapshot) if origin else "",
     )

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import NotRepresentable, UsageProblem
-from hubtool.library.prompts import DIALECTS, LORA_KINDS, parse
+from hubtool.library.block_weights import KEYS
+from hubtool.library.prompts import DIALECTS, LORA_KINDS, dialect_named, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from hubtool.library.prompts import Tag
+    from hubtool.library.prompts import PromptDialect, Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +32,44 @@ def spell(tag: Tag, dialect: str) -> tuple[str, str]:
     ('<lora:ink:0.8:0.5>', '')
 
     Raises:
-        NotRepresentable: the name cannot stand in a tag of this dialect.
+        NotRepresentable: the name cannot stand in a tag of this dialect, or it has no tags.
     """
+    grammar = DIALECTS[dialect]
+    if not grammar.reads:
+        message = f"InvokeAI reads no LoRAs in prompts: choose {tag.name} beside the prompt, at {_text(tag.denoiser)}."
+        raise NotRepresentable(tag.name, message, hint="Leave the tag out.")
     _check_name(tag.name, dialect)
     te, denoiser = _text(tag.text_encoder), _text(tag.denoiser)
-    grammar = DIALECTS[dialect]
     lost = [
         f"{tag.name}: {what} cannot be said for {dialect}."
         for what, is_lost in (
             ("the rank of a DyLoRA", tag.dyn is not None and not grammar.named),
             ("strengths by block", tag.blocks is not None and not grammar.parts),
             ("a strength that changes by step", bool(tag.steps) and not grammar.parts),
+            (f"that it is for {tag.section} alone", bool(tag.section) and not grammar.section),
             ("a strength of the text encoder of its own", te != denoiser and dialect == "fooocus"),
+            *((f"{item} (as {_meaning(item)})", not _has(grammar, item)) for item in tag.extras),
         )
         if is_lost
     ]
     if tag.steps and grammar.parts:
         return tag.raw, ""  # only SD.Next has steps: it is SD.Next's tag already
-    return f"<lora:{':'.join([tag.name, *_strengths(tag, dialect, te, denoiser)])}>", " ".join(lost)
+    kept = [item for item in tag.extras if _has(grammar, item)]
+    return f"<lora:{':'.join([tag.name, *_strengths(tag, dialect, te, denoiser), *kept])}>", " ".join(lost)
+
+
+def _has(grammar: PromptDialect, item: str) -> bool:
+    return item.partition("=")[0] in grammar.extras
+
+
+def _meaning(item: str) -> str:
+    """What one of `Tag.extras` is for."""
+    key = item.partition("=")[0]
+    if key in {"start", "stop", "step"}:
+        return "the steps during which it counts"
+    if key in KEYS:
+        return "strengths by block"
+    return "one of several transformers" if key in {"high", "low", "module"} else "typed"
 
 
 def _strengths(tag: Tag, dialect: str, te: str, denoiser: str) -> list[str]:
@@ -67,7 +88,7 @@ def _strengths(tag: Tag, dialect: str, te: str, denoiser: str) -> list[str]:
 
 def _text(number: float) -> str:
     """As short as it can be without another value: 1, 0.85, -0.5."""
-    return repr(int(number)) if number == int(number) else repr(number)
+    return repr(number).removesuffix(".0")
 
 
 def _check_name(name: str, dialect: str) -> None:
@@ -88,17 +109,26 @@ def convert(text: str, source: str, target: str) -> Rewritten:
     Raises:
         UsageProblem: no such dialect. NotRepresentable: a name that the other UI cannot read.
     """
-    if target not in DIALECTS:
-        raise UsageProblem(f"There is no prompt dialect {target}; there are {', '.join(DIALECTS)}.")
+    grammar = dialect_named(target)
     lost: list[str] = []
 
     def change(tag: Tag) -> str:
+        if not grammar.reads:
+            lost.append(f"{tag.name}: InvokeAI reads no tags; choose it beside the prompt, at {_text(tag.denoiser)}.")
+            return ""
         written, loss = spell(tag, target)
         lost.extend([loss] if loss else [])
         return written
 
     done = _rewritten(text, source, change)
-    return replace(done, lost=tuple(lost))
+    return replace(done, lost=(*lost, *_misread(text, source)))
+
+
+def _misread(text: str, dialect: str) -> list[str]:
+    """What is wrong with the tags already; a dialect that reads none is read all the same, to be left."""
+    if not DIALECTS[dialect].reads:
+        return []
+    return [f"{tag.raw}: {tag.problem}." for tag in parse(text, dialect).tags if tag.problem and tag.kind in LORA_KINDS]
 
 
 def strip(text: str, dialect: str, names: Iterable[str] = ()) -> Rewritten:
@@ -108,10 +138,20 @@ def strip(text: str, dialect: str, names: Iterable[str] = ()) -> Rewritten:
 
 
 def relink(text: str, dialect: str, names: Mapping[str, str]) -> Rewritten:
-    """The prompt with LoRAs renamed: name in the prompt → name here."""
+    """The prompt with LoRAs renamed: name in the prompt → name here. Everything else of a tag stays as it was typed.
+
+    Raises:
+        NotRepresentable: a name here cannot stand in a tag.
+    """
 
     def change(tag: Tag) -> str:
-        return spell(replace(tag, name=names[tag.name]), dialect)[0] if tag.name in names else tag.raw
+        here = names.get(tag.name, tag.name)
+        if here == tag.name:
+            return tag.raw
+        _check_name(here, dialect)
+        opening = min(place for place in (tag.raw.find(":"), tag.raw.find("(")) if place > 0)
+        at = tag.raw.index(tag.name, opening)
+        return tag.raw[:at] + here + tag.raw[at + len(tag.name) :]
 
     return _rewritten(text, dialect, change)
 
@@ -130,6 +170,8 @@ def balance(text: str, dialect: str, total: float) -> Rewritten:
         return Rewritten(text)
 
     def change(tag: Tag) -> str:
+        if tag.problem:
+            return tag.raw  # its strength is a guess
         blocks = tag.blocks and tuple(round(value * factor, 4) for value in tag.blocks)
         smaller = replace(
             tag,
@@ -141,7 +183,7 @@ def balance(text: str, dialect: str, total: float) -> Rewritten:
         return spell(smaller, dialect)[0]
 
     stepwise = [f"{tag.name}: its strength by step became that of the first step." for tag in tags if tag.steps]
-    return replace(_rewritten(text, dialect, change), lost=tuple(stepwise))
+    return replace(_rewritten(text, dialect, change), lost=(*stepwise, *_misread(text, dialect)))
 
 
 def add(text: str, tag: str, trigger_words: Iterable[str] = ()) -> Rewritten:

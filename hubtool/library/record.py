@@ -66,6 +66,11 @@ class Origin:
     source_sha256: str = ""  # of the file as the hub has it, if it was converted on the way
     snapshot: Mapping[str, object] = field(default_factory=dict, repr=False)  # the hub's record of the version, raw
 
+    @property
+    def version(self) -> Mapping[str, object]:
+        """The record of the version as Civitai answers it, which other programs keep; empty for hubs that have none."""
+        return self.snapshot if "id" in self.snapshot else {}
+
     def completed(self, other: Origin) -> Origin:
         """With what another record of the same version knows besides; a record of something else adds nothing."""
         return _completed(self, other) if (self.hub, self.version_id) == (other.hub, other.version_id) else self
@@ -162,9 +167,18 @@ class Installed:
     @property
     def trigger_words(self) -> tuple[str, ...]:
         """The user's if they differ from what was suggested, else the hub's, else the header's."""
-        suggested = (self.origin.trigger_words if self.origin else ()) or self.facts.trigger_words
-        said = self.own.trigger_words
-        return said if said and said != split_words(", ".join(suggested)) else suggested
+        return self.said.trigger_words or self.suggested_words
+
+    @property
+    def suggested_words(self) -> tuple[str, ...]:
+        """The hub's trigger words, else the header's."""
+        return (self.origin.trigger_words if self.origin else ()) or self.facts.trigger_words
+
+    @property
+    def said(self) -> Own:
+        """What the user says, without the words that were only copied into a sidecar for a UI to read."""
+        copied = self.own.trigger_words == split_words(", ".join(self.suggested_words))
+        return replace(self.own, trigger_words=()) if copied else self.own
 
 
 def split_words(text: str) -> tuple[str, ...]:

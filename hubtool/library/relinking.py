@@ -6,19 +6,22 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hubtool.library.mention import hex_digits, is_of_name, named_hashes
+from hubtool.library.mention import stem as last_part
 from hubtool.library.prompt_writing import Rewritten, relink
 from hubtool.library.prompts import LORA_KINDS
 from hubtool.library.references import read_prompt
+from hubtool.library.resolve import folded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hubtool.library.index import Index
+    from hubtool.library.record import Installed
     from hubtool.settings import Settings
 
 _HASHES = re.compile(r'Lora hashes: "((?:\\.|[^"\\])*)"')
 _UNQUOTABLE = str.maketrans("", "", ":,")
-_PAIR = re.compile(r"([^:,]+):\s*((?:0x)?[0-9a-fA-F]{8,64})")
 
 
 def lora_hashes(text: str) -> dict[str, str]:
@@ -28,7 +31,7 @@ def lora_hashes(text: str) -> dict[str, str]:
     {'ink': '0123456789ab', 'old': '0xabcdef0123'}
     """
     found = _HASHES.search(text)
-    return {name.strip(): digits for name, digits in _PAIR.findall(found[1])} if found else {}
+    return dict(named_hashes(found[1])) if found else {}
 
 
 def relinked(index: Index, settings: Settings, text: str, dialect: str) -> Rewritten:
@@ -54,34 +57,38 @@ def relinked(index: Index, settings: Settings, text: str, dialect: str) -> Rewri
 
 def _here(index: Index, name: str, hashes: Mapping[str, str]) -> str | None:
     """The stem of the file that has this name's hash, or else nearly this name."""
-    said = hashes.get(name.translate(_UNQUOTABLE))
+    digits = hex_digits(hashes.get(name.translate(_UNQUOTABLE)))
+    said = "" if is_of_name(digits, name) else digits
     if said and (twins := index.with_short_hash(said)):
         return next((twin.name for twin in twins if twin.name == name), twins[0].name)
     if said:  # another file of a like name would be a guess against the evidence
         return None
     stems = {label.stem for label in index.labels()}
-    alike = {stem for stem in stems if _folded(stem) == _folded(name)}
+    wanted = folded(last_part(name))
+    alike = {stem for stem in stems if folded(stem) == wanted}
     return name if name in stems else next(iter(alike)) if len(alike) == 1 else None
 
 
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.rpartition("/")[2].casefold().removesuffix(".safetensors"))
-
-
 def hashes_line(index: Index, settings: Settings, text: str, dialect: str) -> str:
-    """What A1111 writes below a picture for the LoRAs of this prompt, or SD.Next; empty if none is here.
+    """What A1111, Forge or SD.Next writes below a picture for the LoRAs of this prompt; empty if none is here.
+
+    It is the tensors' hash, as headers have it; of a file without one in its header Forge takes the whole file's.
 
     Raises:
         UsageProblem: no such dialect.
     """
     files = {tag.name: index.at(tag.path) for tag in read_prompt(index, settings, text, dialect).tags if tag.path}
-    digests = {name.translate(_UNQUOTABLE): file.digests for name, file in files.items() if file}
-    if not digests:
+    known = {name.translate(_UNQUOTABLE): file for name, file in files.items() if file}
+    if not known:
         return ""
     if dialect == "sdnext":
-        short = ", ".join(each.sha256[:8] for each in digests.values())
-        return f"LoRA networks: {_quoted(', '.join(digests))}, LoRA hashes: {_quoted(short)}"
-    return f'Lora hashes: "{", ".join(f"{name}: {each.autov3}" for name, each in digests.items())}"'
+        short = ", ".join(file.digests.sha256[:8] for file in known.values())
+        return f"LoRA networks: {_quoted(', '.join(known))}, LoRA hashes: {_quoted(short)}"
+    return f'Lora hashes: "{", ".join(f"{name}: {_short(file, dialect)}" for name, file in known.items())}"'
+
+
+def _short(file: Installed, dialect: str) -> str:
+    return file.digests.sha256[:12] if dialect == "forge" and not file.facts.embedded_hash else file.digests.autov3
 
 
 def _quoted(text: str) -> str:

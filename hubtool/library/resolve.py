@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Names:
 
     def suggestions(self, name: str) -> list[str]:
         """Names that would be found and are close to one that was not, the likeliest first; three at most."""
-        known = {_folded(word): label.stem for word, label in {**self._aliases, **self._stems}.items()}
-        wanted = _folded(name)
+        known = {folded(word): label.stem for word, label in {**self._aliases, **self._stems}.items()}
+        wanted = folded(name)
         close = difflib.get_close_matches(wanted, known, 3, 0.6)
         inside = [word for word in known if len(wanted) > 2 and (wanted in word or (len(word) > 2 and word in wanted))]
         return list(dict.fromkeys(known[word] for word in [*close, *inside]))[:3]
@@ -127,9 +128,9 @@ def _listing_order(label: Label) -> tuple[str, list[tuple[int, str]]]:
     return folder, [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _folded(name: str) -> str:
-    """Without case and separators, for comparison by eye."""
-    return re.sub(r"[\W_]+", "", name.casefold()) or name
+def folded(name: str) -> str:
+    """Without case, separators and forms of one letter (full width, accents apart), for comparison by eye."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name
 
 
 def _without_extension(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hubtool.errors import FileMissing, HubtoolError, StorageProblem
 from hubtool.library import generators
 from hubtool.library.digest import hashed
-from hubtool.library.mention import stem
+from hubtool.library.mention import is_of_name, stem
 from hubtool.library.picture_texts import picture_texts
 from hubtool.library.resolve import Names
 from hubtool.library.sidecar import choose_sidecars
@@ -76,20 +76,30 @@ def read_input(text: str) -> Reading:
         FileMissing: it looks like a path and nothing is there. StorageProblem: the file cannot be read, or is too large.
         HubtoolError: nothing in it says how a picture was made.
     """
+    if "\n" in text or "<" in text or len(text) > 255 or text.lstrip().startswith("{"):
+        return read_text(text)
     path = Path(text)
-    is_text = "\n" in text or "<" in text or len(text) > 255 or text.lstrip().startswith("{")
-    if is_text:
-        texts: Mapping[str, str] = {"text": text}
-    elif path.is_file():
-        texts = _texts_of(path)
-    else:
+    if not path.is_file():
         raise FileMissing(path, f"There is no file {path}.")
+    return _read(_texts_of(path), str(path))
+
+
+def read_text(text: str) -> Reading:
+    """The LoRAs of a prompt, an infotext or a workflow.
+
+    Raises:
+        HubtoolError: nothing in it says how a picture was made.
+    """
+    return _read({"text": text}, "the text")
+
+
+def _read(texts: Mapping[str, str], where: str) -> Reading:
     for generator in all_generators().values():
         mentions = generator.read(texts)
         if mentions is not None:
             return Reading(generator.id, tuple(mentions))
     raise HubtoolError(
-        f"Nothing in {path if not is_text else 'the text'} says which LoRAs were used.",
+        f"Nothing in {where} says which LoRAs were used.",
         hint="Chat programs and many sites strip this from pictures; ask for the original file.",
     )
 
@@ -114,6 +124,8 @@ def resolve_all(index: Index, reading: Reading) -> list[ImageReference]:
 
 
 def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> ImageReference:
+    is_false = is_of_name(mention.hash, mention.name)
+    mention = replace(mention, hash="") if is_false else mention
     bare = ImageReference(
         name=mention.name,
         hash=mention.hash or None,
@@ -123,8 +135,9 @@ def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> Ima
         matched=None,
         path=None,
         spec=mention.spec or hash_spec(mention.hash),
+        note="Its hash is one of the file's name, as Forge wrote them for a time: no evidence." if is_false else "",
     )
-    same = index.with_short_hash(mention.hash) if mention.hash else []
+    same = _with_hash(index, mention)
     if same:
         named = [one for one in same if one.name == stem(mention.name)]
         found = (named or same)[0]
@@ -136,6 +149,14 @@ def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> Ima
     if mention.hash and not _has_hash(index, found_by_name, mention.hash):
         return replace(bare, status="missing", note=f"{found_by_name.path} has the name, but other content.")
     return replace(bare, status="have", matched="hash" if mention.hash else "name", path=found_by_name.path)
+
+
+def _with_hash(index: Index, mention: Mention) -> list[Installed]:
+    """The files that have its hash. Eight digits are too few for a stranger: some kinds of that length repeat (AutoV1)."""
+    found = index.with_short_hash(mention.hash) if mention.hash else []
+    if len(mention.hash) > 8:
+        return found
+    return [one for one in found if one.name == stem(mention.name) or one.digests.sha256.startswith(mention.hash)]
 
 
 def _has_hash(index: Index, found: Installed, digits: str) -> bool:
@@ -171,6 +192,17 @@ def installed_missing(
     order = Order(place, Wish(sidecars=choose_sidecars(None, place.target.sidecars)))
     outcomes = {outcome.spec: outcome for outcome in acquire(settings, list(dict.fromkeys(wanted)), order, say)}
     return [_after(reference, outcomes.get(reference.spec or "")) for reference in references]
+
+
+def install_named(index: Index, settings: Settings, text: str, say: Callable[[str], None]) -> None:
+    """Install what a text names by a hash and nobody has here; what cannot be had, or has no hash, is said."""
+    for one in installed_missing(settings, resolve_all(index, read_text(text)), say):
+        if one.status == "renamed" and one.path:
+            say(f"{one.name} is {one.path.stem} here; `hubtool prompt relink` puts that name into the prompt.")
+        elif one.note:
+            say(f"{one.name}: {one.note}")
+        elif one.status == "unknown":
+            say(f"{one.name}: only a name is known, which is no reason to fetch a file.")
 
 
 def _after(reference: ImageReference, outcome: Outcome | None) -> ImageReference:

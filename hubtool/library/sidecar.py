@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import math
 import pkgutil
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.formats.atomic import write_text
-from hubtool.library import sidecars
+from hubtool.library import history, sidecars
 from hubtool.library.record import Own
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from hubtool.library.record import Origin
 
+_TAG = re.compile(r"<[^>]*>")
+_TOO_STRONG = 1e6
 MAX_BYTES = 16 << 20  # the largest real ones, with hundreds of images listed, stay below 1 MiB
 Table = dict[str, object]
 
@@ -59,12 +63,20 @@ class Sidecar:
     fields: Callable[[Card], Table]  # what we would write; empty: nothing to say
     placed: tuple[str, ...] = ()  # keys that say where the model lies, and follow it
     identity: str = ""  # the key that says what the file is about
+    marker: str = ""  # a key that only this format has, where several share a file
     own: Callable[[Table], Own] | None = None  # what the user said in such a file
     origin: Callable[[Table], Origin | None] | None = None  # what a hub said in such a file
+    # what there is, and what the user says now → keys that hold more than one thing, with all the others kept
+    changed: Callable[[Table, Card], Table] | None = None
 
     def path(self, model: Path) -> Path:
         """Where the sidecar of this model lies."""
         return model.with_name(model.stem + self.suffix)
+
+    def is_beside(self, model: Path) -> bool:
+        """Whether the model has such a sidecar."""
+        table = read_table(self.path(model))
+        return table is not None and (not self.marker or self.marker in table)
 
 
 @functools.cache
@@ -111,7 +123,7 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
     """Add what is missing to a sidecar; whether it now is there. Keys in `placed` are always ours.
 
     A file that is no JSON object belongs to somebody else and is left alone; the answer is False then. One whose
-    `identity` is another describes what had this name before, and is replaced.
+    `identity` is another describes what had this name before, and is replaced. What gets lost is kept in the model's history.
 
     Raises:
         StorageProblem: the file cannot be written.
@@ -121,12 +133,46 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
         raise StorageProblem(path, "is a link that leads nowhere")
     if existing is None and path.exists():
         return False
-    outdated = existing is not None and identity and existing.get(identity) not in {None, fields.get(identity)}
-    merged = merge({} if outdated or existing is None else existing, fields)
+    is_another = existing is not None and _is_another(existing.get(identity), fields.get(identity))
+    merged = merge({} if is_another or existing is None else existing, fields)
     merged |= {key: fields[key] for key in placed if key in fields}
-    if merged != existing:
-        write_text(path, _json(merged), force=True)
+    if merged == existing:
+        return True
+    try:
+        text = _json(merged)
+    except RecursionError:  # as deep as can just be read
+        return False
+    _keep_history(path, existing or {}, merged)
+    write_text(path, text, force=True)
     return True
+
+
+def _is_another(there: object, ours: object) -> bool:
+    """Whether two identities differ: hashes in any case, ids as numbers or text; one that is not known is no other."""
+    first, second = number_or_text(there).casefold(), number_or_text(ours).casefold()
+    return bool(first and second) and first != second
+
+
+def _keep_history(path: Path, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    known = all_sidecars().values()
+    places = {key for sidecar in known for key in sidecar.placed}
+    lost = {
+        key: value
+        for key, value in before.items()
+        if not _is_empty(value) and key not in places and not _is_more(after.get(key), value)
+    }
+    suffix = max((one.suffix for one in known if path.name.endswith(one.suffix)), key=len, default=path.suffix)
+    if lost:
+        history.keep(path, path.name.removesuffix(suffix), lost)
+
+
+def _is_more(new: object, old: object) -> bool:
+    """Whether nothing of the old value is missing in the new one."""
+    if new is old:
+        return True
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(_is_more(new.get(key), value) for key, value in old.items() if not _is_empty(value))
+    return type(new) is type(old) and new == old
 
 
 def _json(table: Table) -> str:
@@ -141,11 +187,16 @@ def merge(existing: Mapping[str, object], fields: Mapping[str, object]) -> Table
 
     >>> merge({"notes": "mine", "preferred weight": 0, "x": 1}, {"notes": "theirs", "preferred weight": 0.8})
     {'notes': 'mine', 'preferred weight': 0.8, 'x': 1}
+
+    An object within is completed in the same way, unless it has an `id` and is about something else.
     """
     merged = dict(existing)
     for key, value in fields.items():
-        if key not in merged or (_is_empty(merged[key]) and not _is_empty(value)):
+        here = merged.get(key)
+        if key not in merged or (_is_empty(here) and not _is_empty(value)):
             merged[key] = value
+        elif isinstance(here, dict) and isinstance(value, dict) and here.get("id", value.get("id")) == value.get("id"):
+            merged[key] = merge(here, value)
     return merged
 
 
@@ -171,7 +222,19 @@ def number_or_text(value: object) -> str:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
+def strength(value: object) -> float | None:
+    """A JSON number or text as a strength; None for anything else, and for what no UI could mean.
+
+    >>> strength(0.8), strength("0.8"), strength(True), strength(10**400), strength("nan")
+    (0.8, 0.8, None, None, None)
+    """
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < _TOO_STRONG else None
+
+
 def _word(text: str) -> str:
-    while (start := text.find("<")) >= 0 and (stop := text.find(">", start)) >= 0:
-        text = f"{text[:start]} {text[stop + 1 :]}"
-    return " ".join(text.split()).strip(" ,")
+    stop = text.rfind(">") + 1  # a thousand brackets that do not close would each be looked for to the end
+    return " ".join((_TAG.sub(" ", text[:stop]) + text[stop:]).split()).strip(" ,")

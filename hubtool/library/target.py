@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import UsageProblem
+from hubtool.errors import LibraryProblem, StorageProblem, UsageProblem
 from hubtool.library import targets
+from hubtool.settings import from_home
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hubtool.settings import Settings
 
@@ -32,12 +33,29 @@ class Target:
     markers: tuple[tuple[str, ...], ...] = ()  # a folder with all files of one row is an installation of it
     grammar: str = "a1111"  # dialect of `hubtool.library.prompts`
     preview: str = ".preview"  # what stands between the model's name and the picture's extension
+    pictures: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})  # that it shows
     also_read: tuple[str, ...] = ()  # further LoRA folders, which we list but never install into
+    # root and usual LoRA folders → those that the UI's own settings name, the one installed into first
+    named: Callable[[Path, Sequence[Path]], list[Path]] | None = None
     flat_names: bool = False  # True: files are known by their stem alone, whatever subfolder they are in
 
     def prompt(self, name: str) -> str:
         """The words that use an adapter at full strength."""
         return f"<lora:{name}:1>"
+
+    def usual_folders(self, root: Path) -> list[Path]:
+        """Where a UI in this folder looks for LoRAs if nobody told it otherwise; the one installed into first."""
+        return [root / folder for folder in (self.folder, *self.also_read)]
+
+    def lora_folders(self, root: Path) -> list[Path]:
+        """Where the UI in this folder looks for LoRAs by its own settings; the one installed into first.
+
+        Raises:
+            LibraryProblem: its settings cannot be understood. StorageProblem: they cannot be read.
+        """
+        usual = self.usual_folders(root)
+        named = self.named(root, usual) if self.named else usual
+        return [folder for folder in named if "\0" not in str(folder)] or usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,7 @@ def choose_place(settings: Settings, target: str | None = None, to: Path | None 
 
     Raises:
         UsageProblem: no such target, or ROOT and `--to` together.
+        LibraryProblem, StorageProblem: the UI's own settings cannot be understood, or read.
     """
     name, root = _named(settings, target or settings.target)
     chosen = target_named(name)
@@ -83,15 +102,19 @@ def choose_place(settings: Settings, target: str | None = None, to: Path | None 
         if target and "=" in target:
             raise UsageProblem(f"`--target {target}` and `--to {to}` both name a folder.", hint="Give one of them.")
         return Place(chosen, _real(to), deep=False)
-    return Place(chosen, _real(_root(settings, root) / chosen.folder))
+    return Place(chosen, _real(chosen.lora_folders(_root(settings, root))[0]))
 
 
 def known_places(settings: Settings) -> tuple[Place, ...]:
     """The folders of the configured target that exist: the one installed into first."""
     name, root = _named(settings, settings.target)
     chosen = target_named(name)
-    folders = (_real(_root(settings, root) / folder) for folder in (chosen.folder, *chosen.also_read))
-    return tuple(Place(chosen, folder) for folder in folders if folder.is_dir())
+    place = _root(settings, root)
+    try:
+        folders = chosen.lora_folders(place)
+    except (LibraryProblem, StorageProblem):  # said by `install` and `ui`; what is usual can be listed all the same
+        folders = chosen.usual_folders(place)
+    return tuple(Place(chosen, folder) for folder in dict.fromkeys(map(_real, folders)) if folder.is_dir())
 
 
 def _named(settings: Settings, text: str) -> tuple[str, str]:
@@ -103,9 +126,9 @@ def _named(settings: Settings, text: str) -> tuple[str, str]:
 
 
 def _root(settings: Settings, root: str) -> Path:
-    return Path(root).expanduser() if root else settings.library or Path()
+    return from_home(root) if root else settings.library or Path()
 
 
 def _real(path: Path) -> Path:
     """Links resolved once, at the root: a linked library works, and one folder has one name in the index."""
-    return Path(os.path.realpath(path.expanduser()))
+    return Path(os.path.realpath(from_home(path)))

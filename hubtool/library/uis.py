@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.errors import LibraryProblem, StorageProblem
-from hubtool.library.model_paths import NAME as MODEL_PATHS
-from hubtool.library.model_paths import lora_folders
+from hubtool.library.stability_matrix import library_folder, packages_of
 from hubtool.library.target import all_targets, target_named
+from hubtool.settings import from_home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hubtool.library.target import Target
     from hubtool.settings import Settings
@@ -31,6 +31,7 @@ class Ui:
     title: str
     root: Path
     folders: tuple[Path, ...]  # where it looks for LoRAs; the one installed into first
+    problem: str = ""  # why its own settings say nothing: one sentence
 
     @property
     def word(self) -> str:
@@ -55,13 +56,27 @@ def detect(settings: Settings, places: Iterable[Path]) -> list[Ui]:
     names = {ui.root: ui.name for ui in known_uis(settings)}
     found: dict[Path, Ui] = {}
     for place in places:
-        for folder in _walk(Path(os.path.realpath(place.expanduser()))):
+        for folder in _walk(Path(os.path.realpath(from_home(place)))):
             target = target_at(folder)
             if target:
-                found[folder] = _ui(target, folder, names.get(folder, ""))
+                found.setdefault(folder, _ui(target, folder, names.get(folder, "")))
+            found |= _launched(folder, names)
     inside = {folder for folder in found for other in found if other != folder and folder in other.parents}
     # a launcher's folder that only contains the real one: Fooocus_win64/Fooocus
     return [ui for folder, ui in sorted(found.items()) if folder not in inside or target_at(folder, strict=True)]
+
+
+def _launched(folder: Path, names: Mapping[Path, str]) -> dict[Path, Ui]:
+    """The UIs that Stability Matrix keeps in this folder, wherever it put them, with the LoRA folders that it lends them."""
+    found = {}
+    for package in packages_of(folder):
+        root = Path(os.path.realpath(package.root))
+        target = target_at(root)
+        if target:
+            ui = _ui(target, root, names.get(root, ""))
+            lent = [place for place in map(Path, map(os.path.realpath, package.shared)) if place not in ui.folders]
+            found[root] = replace(ui, folders=(*ui.folders, *lent))
+    return found
 
 
 def target_at(folder: Path, *, strict: bool = False) -> Target | None:
@@ -77,7 +92,9 @@ def target_at(folder: Path, *, strict: bool = False) -> Target | None:
 def usual_places() -> list[Path]:
     """Where people put UIs."""
     home = Path.home()
-    return [Path(), home, home / "Documents", home / "AI", Path("/opt"), Path("/workspace"), Path("C:/")]
+    usual = [Path(), home, home / "Documents", home / "AI", Path("/opt"), Path("/workspace"), Path("C:/")]
+    launcher = library_folder()
+    return [*usual, launcher] if launcher else usual
 
 
 def ui_at(root: Path, word: str) -> Ui:
@@ -86,7 +103,7 @@ def ui_at(root: Path, word: str) -> Ui:
     Raises:
         StorageProblem: there is no such folder. LibraryProblem: nothing in it says which UI it is.
     """
-    root = Path(os.path.realpath(root.expanduser()))
+    root = Path(os.path.realpath(from_home(root)))
     if not root.is_dir():
         raise StorageProblem(root, "is no folder")
     target = all_targets().get(word) or target_at(root)
@@ -100,10 +117,13 @@ def ui_at(root: Path, word: str) -> Ui:
 
 def _ui(target: Target, root: Path, name: str) -> Ui:
     base = root / target.title if not (root / target.folder).exists() and (root / target.title).is_dir() else root
-    own = [base / folder for folder in (target.folder, *target.also_read)]
-    extra = lora_folders(base / MODEL_PATHS) if target.id == "comfyui" else []
-    folders = [own[0], *(folder for folder in [*own[1:], *extra] if folder.is_dir())]
-    return Ui(name, target.id, target.title, root, tuple(folders))
+    try:
+        folders, problem = target.lora_folders(base), ""
+    except (LibraryProblem, StorageProblem) as error:  # one broken file must not hide the other UIs
+        folders, problem = target.usual_folders(base), str(error)
+    places = [Path(os.path.realpath(folder)) for folder in folders]
+    there = [places[0], *(folder for folder in places[1:] if folder.is_dir())]
+    return Ui(name, target.id, target.title, root, tuple(dict.fromkeys(there)), problem)
 
 
 def _walk(folder: Path, depth: int = 0) -> Iterator[Path]:

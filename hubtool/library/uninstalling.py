@@ -5,13 +5,15 @@ A file that somebody put into the folder by hand is `trash`'s business; so is a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import LibraryProblem
 from hubtool.formats.atomic import reraise, sync_folder
+from hubtool.library.history import SUFFIX as HISTORY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hubtool.library.index import Index
@@ -29,20 +31,25 @@ class Uninstalled:
     status: str = "removed"  # or planned
 
 
-def uninstall(index: Index, model: Installed, *, dry_run: bool = False) -> Uninstalled:
-    """Delete what the installation of a model put there and nobody changed since.
+def uninstall(
+    index: Index, model: Installed, *, dry_run: bool = False, leaving: Sequence[Installed] = ()
+) -> Uninstalled:
+    """Delete what the installation of a model put there and nobody changed since; `leaving` are models that go with it.
 
     Raises:
-        LibraryProblem: the model was not put there by an installation. StorageProblem: the disk refuses.
+        LibraryProblem: the model was not put there by an installation, or links to it would be left.
+        StorageProblem: the disk refuses.
     """
     placed = index.placed(model.path)
     if model.path not in placed:
         message = f"{model.name} was not put there by `hubtool install`."
         raise LibraryProblem(model.name, message, hint=f"`hubtool trash {model.name}` puts it away.")
+    _refuse_dangling(index, model, leaving)
     same = [path for path, stamp in placed.items() if _stamp(path) == stamp or path == model.path]
     kept = tuple(path for path in placed if path not in same and path.exists())
     # the model last: while it is there, an interrupted command can be run again
-    order = sorted((path for path in same if path.exists()), key=lambda path: path == model.path)
+    noted = [] if kept else [model.path.with_name(model.path.stem + HISTORY)]  # what is kept has its history
+    order = sorted((path for path in [*same, *noted] if path.exists()), key=lambda path: path == model.path)
     if dry_run:
         return Uninstalled(model.name, model.path, tuple(order), kept, "planned")
     with index.writing():
@@ -55,6 +62,30 @@ def uninstall(index: Index, model: Installed, *, dry_run: bool = False) -> Unins
         index.forget_placed(model.path)
         index.mark_missing([str(model.path)])
     return Uninstalled(model.name, model.path, tuple(order), kept)
+
+
+def uninstall_everywhere(index: Index, model: Installed, *, dry_run: bool = False) -> Uninstalled:
+    """Delete a model from every LoRA folder into which an installation put it under this name.
+
+    Raises:
+        LibraryProblem: no installation put it anywhere. StorageProblem: the disk refuses.
+    """
+    digest = model.digests.sha256
+    copies = [twin for twin in index.adapters() if twin.name == model.name and twin.digests.sha256 == digest]
+    ours = [twin for twin in copies if twin.path in index.placed(twin.path)]
+    ours.sort(key=lambda twin: not twin.path.is_symlink())  # links before what they lead to
+    done = [uninstall(index, twin, dry_run=dry_run, leaving=ours) for twin in ours or [model]]
+    removed = tuple(path for one in done for path in one.removed)
+    return replace(done[0], removed=removed, kept=tuple(path for one in done for path in one.kept))
+
+
+def _refuse_dangling(index: Index, model: Installed, leaving: Sequence[Installed]) -> None:
+    going = {model.path, *(one.path for one in leaving)}
+    links = [one.path for one in index.adapters() if one.path not in going and one.path.is_symlink()]
+    left = [path for path in links if path.resolve() == model.path]
+    if left:
+        message = f"{left[0]} is a link to {model.path}, and would lead nowhere."
+        raise LibraryProblem(model.name, message, hint="Uninstall that one, too, or first.")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

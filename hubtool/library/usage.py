@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hubtool.library.index import Index
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".jxl")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from hubtool.library.comfy_nodes import by_inputs, by_widgets
 from hubtool.library.mention import Generator, Mention, hex_digits, json_of, merged, stem
 
 _INACTIVE = frozenset({2, 4})  # muted, bypassed
+_GIVEN = ("value", "Value", "float", "number", "lora_name")  # what primitive nodes call the value that they give
 _MAX_DEPTH = 8  # of subgraphs
 
 
@@ -57,7 +58,17 @@ def _ran(graph: Mapping[str, object]) -> Iterator[Mention]:
     for node in graph.values():
         inputs = node.get("inputs") if isinstance(node, Mapping) and "class_type" in node else None
         if isinstance(inputs, Mapping):
-            yield from by_inputs(inputs)
+            yield from by_inputs({key: _followed(graph, value) for key, value in inputs.items()})
+
+
+def _followed(graph: Mapping[str, object], value: object) -> object:
+    """The number or text that a primitive node gives to an input; one step, which is all that such nodes need."""
+    if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):  # [node, output]
+        return value
+    node = graph.get(value[0])
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    given = [inputs[key] for key in _GIVEN if key in inputs] if isinstance(inputs, Mapping) else []
+    return given[0] if given and isinstance(given[0], (int, float, str)) else value
 
 
 def _drawn(graph: Mapping[str, object]) -> Iterator[Mention]:

@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from hubtool.library.mention import Generator, Mention, hex_digits, merged, number
+from hubtool.library.mention import Generator, Mention, hex_digits, merged, named_hashes, number
 from hubtool.library.prompts import LORA_KINDS, parse
 
 # modules/infotext_utils.py: a key, then a quoted or plain value up to a comma
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_PAIR = re.compile(r'\b(\w[\w \-/]{1,63}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _JSON = re.compile(r"(?:^|, )(Hashes|Civitai resources|Civitai metadata): (?=[\[{])")
-_NAME_AND_HASH = re.compile(r"([^:,]+):\s*((?:0x)?[0-9a-fA-F]{8,64})")
+_MAX_TABLES = 16  # fields with JSON; real lines have three
+_LONG = 1000  # characters of a name
 _ADDNET = re.compile(r"(.*?)\s*\(([0-9a-fA-F]+)\)$")
 
 
@@ -49,7 +50,10 @@ def _without_negative(text: str) -> str:
 def _fields(line: str) -> tuple[dict[str, str], dict[str, object]]:
     """Plain fields, and those that hold JSON (which the pattern for plain ones would tear apart)."""
     tables: dict[str, object] = {}
-    while found := _JSON.search(line):
+    for _ in range(_MAX_TABLES):
+        found = _JSON.search(line)
+        if found is None:
+            break
         try:
             value, stop = json.JSONDecoder().raw_decode(line, found.end())
         except (ValueError, RecursionError):
@@ -78,8 +82,8 @@ def _tags(prompt: str, fields: Mapping[str, str]) -> Iterator[Mention]:
 
 def _hashes(fields: Mapping[str, str], tables: Mapping[str, object]) -> Iterator[Mention]:
     weights = dict(_pairs(fields.get("Lora weights", "")))  # Fooocus
-    for name, digits in _NAME_AND_HASH.findall(fields.get("Lora hashes", "")):
-        yield Mention(name.strip(), number(weights.get(name.strip())), hash=hex_digits(digits))
+    for name, one in named_hashes(fields.get("Lora hashes", "")):
+        yield Mention(name, number(weights.get(name)), hash=hex_digits(one))
     names = [name.strip() for name in fields.get("LoRA networks", "").split(",") if name.strip()]
     digits = [hex_digits(text) for text in fields.get("LoRA hashes", "").split(",")]
     # SD.Next leaves out what has no hash: lists of different length cannot be told apart
@@ -121,7 +125,7 @@ def _resources(tables: Mapping[str, object]) -> Iterator[Mention]:
 def _numbered(fields: Mapping[str, str]) -> Iterator[Mention]:
     """`AddNet Model 1` (the old extension) and `Lora_0 Model name` (image savers of ComfyUI)."""
     for key, value in fields.items():
-        if key.startswith("AddNet Model ") and (found := _ADDNET.match(value)):
+        if key.startswith("AddNet Model ") and len(value) < _LONG and (found := _ADDNET.match(value)):
             yield Mention(found[1], number(fields.get(f"AddNet Weight A {key[13:]}")), hash=hex_digits(found[2]))
         elif found := re.fullmatch(r"(Lora_\d+) Model name", key):
             yield Mention(

@@ -5,11 +5,12 @@ Others keep their own keys in the same file (SD.Next the hub's answer, InvokeAI 
 
 from __future__ import annotations
 
-import math
+import re
 
 from hubtool.library.record import Own, split_words
-from hubtool.library.sidecar import Card, Sidecar, Table
+from hubtool.library.sidecar import Card, Sidecar, Table, strength
 
+_ADDRESS = re.compile(r"https?://\S+")
 #: Architecture → the dialog's "Stable Diffusion version".
 VERSIONS = {
     "sd1": "SD1",
@@ -34,14 +35,13 @@ def _fields(card: Card) -> Table:
 
 
 def _own(table: Table) -> Own:
-    weight = table.get("preferred weight")
-    usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight) and weight != 0
     text = table.get("activation text")
     notes, negative = table.get("notes"), table.get("negative text")
     return Own(
-        preferred_weight=float(weight) if usable and isinstance(weight, (int, float)) else None,
+        preferred_weight=strength(table.get("preferred weight")) or None,
         trigger_words=split_words(text) if isinstance(text, str) else (),
-        notes=notes.strip() if isinstance(notes, str) else "",
+        # an address alone is what we write there for want of notes, or a browser extension does
+        notes=notes.strip() if isinstance(notes, str) and not _ADDRESS.fullmatch(notes.strip()) else "",
         negative=negative.strip() if isinstance(negative, str) else "",
     )
 

@@ -10,7 +10,7 @@ from hubtool.library.version_record import origin_of_version
 
 
 def _fields(card: Card) -> Table:
-    return dict(card.origin.snapshot) if card.origin else {}
+    return dict(card.origin.version) if card.origin else {}
 
 
 SIDECAR = Sidecar(

@@ -5,10 +5,8 @@ Tags, favourites, ratings and outfits live in this file, so that the index can b
 
 from __future__ import annotations
 
-import math
-
 from hubtool.library.record import Own
-from hubtool.library.sidecar import Card, Sidecar, Table, words
+from hubtool.library.sidecar import Card, Sidecar, Table, strength, words
 
 
 def _fields(card: Card) -> Table:
@@ -28,12 +26,12 @@ def _fields(card: Card) -> Table:
 
 
 def _own(table: Table) -> Own:
-    weight, rating = table.get("preferred_weight"), table.get("rating")
+    rating = table.get("rating")
     outfits = table.get("outfits")
     return Own(
         tags=words(table.get("tags")),
         favourite=table.get("favourite") is True,
-        preferred_weight=float(weight) if isinstance(weight, (int, float)) and math.isfinite(weight) else None,
+        preferred_weight=strength(table.get("preferred_weight")),
         trigger_words=words(table.get("trigger_words")),
         notes=_text(table.get("notes")),
         negative=_text(table.get("negative")),

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 
 from hubtool.library.record import Origin, Own
-from hubtool.library.sidecar import Card, Sidecar, Table, words
+from hubtool.library.sidecar import Card, Sidecar, Table, strength, words
 from hubtool.library.version_record import origin_of_version
 
 
@@ -19,7 +18,6 @@ def _fields(card: Card) -> Table:
     if card.model is None:
         return {}
     origin, own = card.origin, card.own
-    weight = {} if own.preferred_weight is None else {"strength": own.preferred_weight}
     return {
         "file_name": card.model.stem,
         "model_name": origin.model_name if origin and origin.model_name else card.model.stem,
@@ -32,14 +30,26 @@ def _fields(card: Card) -> Table:
         "preview_nsfw_level": 0,
         "notes": own.notes,
         "from_civitai": bool(origin and origin.hub == "civitai"),
-        "civitai": dict(origin.snapshot) if origin else {},
+        "civitai": dict(origin.version) if origin else {},
         "tags": list(card.tags),
         "modelDescription": card.description,
         "civitai_deleted": False,
         "favorite": own.favourite,
         "exclude": False,
-        "usage_tips": json.dumps(weight),
+        "hash_status": "completed" if card.sha256 else "pending",
+        "trainedWords": list(own.trigger_words),
+        "usage_tips": _tips({}, own),
     }
+
+
+def _changed(table: Table, card: Card) -> Table:
+    return {"usage_tips": _tips(_tips_of(table.get("usage_tips")), card.own)}
+
+
+def _tips(before: Table, own: Own) -> str:
+    """The tips with the user's strength; ranges, clip_skip and whatever else is there stay."""
+    tips = {key: value for key, value in before.items() if key != "strength"}
+    return json.dumps(tips if own.preferred_weight is None else {**tips, "strength": own.preferred_weight})
 
 
 def _origin(table: Table) -> Origin | None:
@@ -51,20 +61,18 @@ def _own(table: Table) -> Own:
     notes = table.get("notes")
     return Own(
         favourite=table.get("favorite") is True,
-        preferred_weight=_strength(table.get("usage_tips")),
+        preferred_weight=strength(_tips_of(table.get("usage_tips")).get("strength")),
         trigger_words=words(table.get("trainedWords")),
         notes=notes.strip() if isinstance(notes, str) else "",
     )
 
 
-def _strength(tips: object) -> float | None:
+def _tips_of(text: object) -> Table:
     try:
-        table = json.loads(tips) if isinstance(tips, str) and tips else {}
+        table = json.loads(text) if isinstance(text, str) and text else {}
     except (ValueError, RecursionError):  # somebody else's text: as good as none
-        return None
-    weight = table.get("strength") if isinstance(table, dict) else None
-    usable = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
-    return float(weight) if usable and isinstance(weight, (int, float)) else None
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 SIDECAR = Sidecar(
@@ -76,4 +84,5 @@ SIDECAR = Sidecar(
     fields=_fields,
     own=_own,
     origin=_origin,
+    changed=_changed,
 )

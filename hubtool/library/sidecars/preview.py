@@ -7,13 +7,14 @@ InvokeAI only finds `<name>.<ext>`.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from hubtool.errors import HubProblem
 from hubtool.formats.atomic import atomic_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
@@ -28,9 +29,13 @@ def existing_preview(model: Path, infixes: Sequence[str] = ("", ".preview")) -> 
 
 
 def fetch_preview(
-    model: Path, urls: Iterable[str], fetch: Callable[[str, int], bytes], infix: str = ".preview"
+    model: Path,
+    urls: Iterable[str],
+    fetch: Callable[[str, int], bytes],
+    infix: str = ".preview",
+    shown: Collection[str] = EXTENSIONS,
 ) -> Path | None:
-    """Give the model the first picture that can be had; None if there is none.
+    """Give the model the first picture that can be had and that the UI shows, else the first that can be had, if any.
 
     `fetch(url, limit)` returns the body, or raises a `HubProblem`; a missing picture is no failure, for the model is
     whole without it.
@@ -38,16 +43,17 @@ def fetch_preview(
     Raises:
         StorageProblem: the picture cannot be written.
     """
-    for number, url in enumerate(urls):
-        if number == ATTEMPTS:
-            break
+    second = b""
+    for url in itertools.islice(urls, ATTEMPTS):
         try:
             body = fetch(url, MAX_BYTES)
         except HubProblem:
             continue
-        if path := write_preview(model, body, infix):
-            return path
-    return None
+        extension = picture_extension(body)
+        if extension in shown:
+            return write_preview(model, body, infix)
+        second = second or (body if extension else b"")
+    return write_preview(model, second, infix)
 
 
 def write_preview(model: Path, body: bytes, infix: str = ".preview") -> Path | None:

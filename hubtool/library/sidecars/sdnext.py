@@ -12,9 +12,9 @@ from hubtool.library.sidecar import Card, Sidecar, Table, number_or_text, words
 
 
 def _fields(card: Card) -> Table:
-    if not card.origin or not card.origin.snapshot:
+    if not card.origin or not card.origin.version:
         return {}
-    version = dict(card.origin.snapshot)
+    version = dict(card.origin.version)
     model = version.pop("model", None)
     details = dict(model) if isinstance(model, Mapping) else {}
     return {"id": version.get("modelId"), "name": card.origin.model_name, **details, "modelVersions": [version]}
@@ -42,6 +42,7 @@ SIDECAR = Sidecar(
     id="sdnext",
     source="vladmandic/sdnext modules/ui_extra_networks_lora.py, modules/civitai",
     suffix=".json",
+    marker="modelVersions",
     fields=_fields,
     origin=_origin,
 )

@@ -5,10 +5,8 @@ Two keys are SwarmUI's own: `modelspec.lora_default_weight` and `modelspec.lora_
 
 from __future__ import annotations
 
-import math
-
 from hubtool.library.record import Own, split_words
-from hubtool.library.sidecar import Card, Sidecar, Table
+from hubtool.library.sidecar import Card, Sidecar, Table, strength
 
 
 def _fields(card: Card) -> Table:
@@ -29,18 +27,10 @@ def _own(table: Table) -> Own:
     phrase, weight = table.get("modelspec.trigger_phrase"), table.get("modelspec.lora_default_weight")
     hint = table.get("modelspec.usage_hint")
     return Own(
-        preferred_weight=_number(weight),
+        preferred_weight=strength(weight),
         trigger_words=split_words(phrase) if isinstance(phrase, str) else (),
         notes=hint.strip() if isinstance(hint, str) else "",
     )
-
-
-def _number(value: object) -> float | None:
-    try:
-        number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 SIDECAR = Sidecar(

@@ -1,6 +1,7 @@
 """AUTOMATIC1111's web UI."""
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_command_line
 
 TARGET = Target(
     id="a1111",
@@ -12,4 +13,5 @@ TARGET = Target(
     markers=(("webui.py", "extensions-builtin/Lora"),),
     also_read=("models/LyCORIS",),  # --lyco-dir-backcompat
     flat_names=True,
+    named=from_command_line,
 )

@@ -1,6 +1,7 @@
 """ComfyUI, whose own nodes read no sidecar; its LoRA managers and SwarmUI read those of A1111 and Civitai Helper."""
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_comfyui
 
 TARGET = Target(
     id="comfyui",
@@ -11,4 +12,5 @@ TARGET = Target(
     sidecars=("a1111", "civitai_info"),
     markers=(("folder_paths.py", "comfy"), ("ComfyUI/folder_paths.py",)),
     grammar="comfyui",
+    named=from_comfyui,
 )

@@ -4,6 +4,7 @@ It reads A1111's keys and `<name>.png` on import, and has no words in prompts fo
 """
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_invokeai
 
 TARGET = Target(
     id="invokeai",
@@ -14,4 +15,7 @@ TARGET = Target(
     sidecars=("a1111",),
     markers=(("invokeai.yaml",),),
     preview="",
+    pictures=frozenset({".png", ".jpg", ".jpeg", ".webp"}),
+    grammar="invokeai",
+    named=from_invokeai,
 )

@@ -1,6 +1,7 @@
 """SD.Next, whose `<name>.json` is the hub's answer for the whole model; it shares the file with A1111's keys."""
 
 from hubtool.library.target import Target
+from hubtool.library.ui_settings import from_sdnext
 
 TARGET = Target(
     id="sdnext",
@@ -12,4 +13,5 @@ TARGET = Target(
     markers=(("webui.py", "installer.py", "modules/lora"), ("webui.py", "installer.py", "extensions-builtin")),
     grammar="sdnext",
     flat_names=True,
+    named=from_sdnext,
 )

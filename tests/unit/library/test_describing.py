@@ -46,7 +46,7 @@ def test_the_hub_goes_before_the_header_and_the_user_before_both(index):
     found = layers_of(ink(index))
     assert found.in_force["trigger_words"] == {"value": ("mine",), "from": "user"}
     assert found.in_force["base_model"] == {"value": "Pony", "from": "hub"}
-    assert set(found.sidecars) == {"civitai_info", "hubtool", "a1111", "sdnext"}
+    assert set(found.sidecars) == {"civitai_info", "hubtool", "a1111"}
     assert (found.header["trigger_words"], found.hub["trigger_words"]) == (("header word",), ("hub word",))
 
 
@@ -74,3 +74,28 @@ def test_sync_completes_and_changes_nothing(index, folder):
     found = json.loads((folder / "ink.swarm.json").read_text())
     assert (found["modelspec.title"], found["modelspec.trigger_phrase"]) == ("My title", "hub word")
     assert not (folder / "ink.metadata.json").exists()
+
+
+def test_a_hash_that_nobody_computed_yet_is_computed_for_those_who_know_files_by_it(index, folder):
+    write_sidecars(index, ink(index), [all_sidecars()["lora_manager"]])
+    found = json.loads((folder / "ink.metadata.json").read_text())
+    assert (len(found["sha256"]), found["hash_status"]) == (64, "completed")
+
+
+def test_sync_puts_the_hubs_answer_into_no_file_of_a1111(index, folder):
+    (folder / "ink.json").write_text(json.dumps({"notes": "mine"}))
+    sync_sidecars(index, ink(index))
+    assert "modelVersions" not in json.loads((folder / "ink.json").read_text())
+    (folder / "ink.json").write_text(json.dumps({"notes": "mine", "modelVersions": []}))
+    sync_sidecars(index, ink(index))
+    assert json.loads((folder / "ink.json").read_text())["modelVersions"][0]["id"] == 7
+
+
+def test_words_that_were_copied_for_a_ui_are_still_the_hubs(index, folder):
+    write_sidecars(index, ink(index), [all_sidecars()["a1111"]])
+    mark(index, ink(index), {"tags": ("x",)})
+    found = layers_of(ink(index))
+    assert found.in_force["trigger_words"]["from"] == "hub"
+    assert found.user == {"tags": ("x",)}
+    assert json.loads((folder / "ink.hubtool.json").read_text())["trigger_words"] == []
+    assert json.loads((folder / "ink.json").read_text())["activation text"] == "hub word"

@@ -9,10 +9,13 @@ from PIL.PngImagePlugin import PngInfo
 from unit.library.small_lora import write_lora
 
 from hubtool.errors import StorageProblem, UsageProblem
+from hubtool.library.digest import hashed
+from hubtool.library.history import changes_of
 from hubtool.library.listing import Filter, listing
 from hubtool.library.marking import changes_from, mark
 from hubtool.library.record import Own
-from hubtool.library.scan import fresh_index
+from hubtool.library.scan import fresh_index, scan_place
+from hubtool.library.target import choose_place
 from hubtool.library.usage import count_usage
 from hubtool.settings import Directories, Settings
 
@@ -149,3 +152,49 @@ def test_usage_counts_pictures_and_unused_are_the_rest(tmp_path, index):
     with pytest.raises(StorageProblem):
         count_usage(index, [tmp_path / "nowhere"])
     assert replace(found).pictures == 3
+
+
+def test_lora_manager_reads_the_strength_and_keeps_its_other_tips(settings, index):
+    path = settings.library / "models" / "Lora" / "ink.metadata.json"
+    tips = {"strength_min": 0.3, "strength_range": "0.3-0.9", "strength": 1, "clip_skip": 2}
+    path.write_text(json.dumps({"sha256": "", "usage_tips": json.dumps(tips), "theirs": [1]}))
+    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "trigger_words": ("ink",), "favourite": True})
+    found = json.loads(path.read_text())
+    assert json.loads(found["usage_tips"]) == tips | {"strength": 0.8}
+    assert (found["trainedWords"], found["favorite"], found["theirs"]) == (["ink"], True, [1])
+    mark(index, one(index, "ink"), {"preferred_weight": None})
+    assert json.loads(json.loads(path.read_text())["usage_tips"]) == {k: v for k, v in tips.items() if k != "strength"}
+
+
+def test_every_copy_of_a_file_hears_it(settings, index, tmp_path):
+    other = settings.library / "other"
+    write_lora(other / "called differently.safetensors", 1)
+    write_lora(other / "another.safetensors", 5)
+    scan_place(index, choose_place(settings, to=other))
+    for model in index.adapters():
+        hashed(index, model)
+    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "tags": ("x",)})
+    assert one(index, "called differently").own == one(index, "ink").own == Own(tags=("x",), preferred_weight=0.8)
+    assert one(index, "another").own == Own()
+    assert json.loads((other / "called differently.json").read_text())["preferred weight"] == 0.8
+
+
+def test_a_new_swarm_sidecar_says_everything_for_swarmui_reads_words_from_one_file_only(settings, index):
+    (settings.library / "models" / "Lora" / "fog.swarm.json").unlink()
+    (settings.library / "models" / "Lora" / "fog.swarm.json").write_text("{}")
+    mark(index, one(index, "fog"), {"preferred_weight": 0.8})
+    found = json.loads((settings.library / "models" / "Lora" / "fog.swarm.json").read_text())
+    assert (found["modelspec.trigger_phrase"], found["modelspec.lora_default_weight"]) == ("fog", "0.8")
+
+
+def test_what_was_said_before_is_in_the_history(settings, index):
+    model = one(index, "ink")
+    mark(index, model, {"notes": "first"})
+    mark(index, one(index, "ink"), {"notes": "second"})
+    mark(index, one(index, "ink"), {"notes": ""})
+    assert [(change.sidecar, change.was.get("notes")) for change in changes_of(model.path)] == [
+        ("ink.hubtool.json", "first"),
+        ("ink.json", "first"),
+        ("ink.hubtool.json", "second"),
+        ("ink.json", "second"),
+    ]

@@ -1,5 +1,6 @@
 """Pictures as each program writes them, made by Pillow, say which LoRAs they were made with."""
 
+import hashlib
 import json
 import struct
 import zlib
@@ -131,6 +132,10 @@ FOOOCUS_A1111 = (
 )
 
 
+JXL = b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I4s", 12, b"ftyp") + b"jxl "
+EVERY = [".png", ".jpg", ".webp", ".avif", ".jxl"]
+
+
 def picture(path, texts, comment_prefix=b"UNICODE\0", encoding="utf-16-be"):
     """A picture in the format of its extension; EXIF for all but PNG, as the programs do."""
     image = Image.new("RGB", (4, 4))
@@ -147,7 +152,11 @@ def picture(path, texts, comment_prefix=b"UNICODE\0", encoding="utf-16-be"):
             exif[tags[key]] = text
         else:
             exif.get_ifd(0x8769)[0x9286] = comment_prefix + text.encode(encoding)
-    image.save(path, exif=exif)
+    if path.suffix == ".jxl":  # Pillow writes none: the container with its signature and a box of EXIF
+        box = bytes(4) + exif.tobytes().removeprefix(b"Exif\0\0")
+        path.write_bytes(JXL + struct.pack(">I4s", 8 + len(box), b"Exif") + box)
+        return path
+    image.save(path, exif=exif.tobytes())
     return path
 
 
@@ -158,7 +167,7 @@ def uses(path):
     }
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", EVERY)
 def test_a1111(tmp_path, suffix):
     program, found = uses(picture(tmp_path / f"a{suffix}", {"parameters": A1111}))
     assert program == "infotext"
@@ -179,7 +188,7 @@ def test_civitais_hashes_and_resources(tmp_path):
     assert [mention.spec for mention in read_input(str(tmp_path / "a.png")).mentions] == ["", "v:42"]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", EVERY)
 def test_sdnext(tmp_path, suffix):
     _, found = uses(picture(tmp_path / f"a{suffix}", {"parameters": SDNEXT}))
     assert found == {"ink": (0.8, None, "01234567"), "fog": (1.0, None, "89abcdef")}
@@ -206,6 +215,8 @@ def test_comfyuis_editor_graph_and_its_webp(tmp_path):
     for path in (
         picture(tmp_path / "a.png", {"workflow": json.dumps(WORKFLOW)}),
         picture(tmp_path / "b.webp", {"Make": "workflow:" + json.dumps(WORKFLOW)}),
+        picture(tmp_path / "b.jpg", {"Make": "workflow:" + json.dumps(WORKFLOW)}),
+        picture(tmp_path / "b.avif", {"Make": "Workflow:" + json.dumps(WORKFLOW)}),
         tmp_path / "c.json",
     ):
         path.write_text(json.dumps(WORKFLOW)) if path.suffix == ".json" else None
@@ -214,7 +225,7 @@ def test_comfyuis_editor_graph_and_its_webp(tmp_path):
         assert {name: values[:2] for name, values in found.items()} == expected
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", EVERY)
 @pytest.mark.parametrize(
     ("program", "table", "expected"),
     [
@@ -260,6 +271,59 @@ def test_a_compressed_text_cannot_fill_the_memory(tmp_path):
     small = b"parameters\0\0" + zlib.compress(A1111.encode())
     assert picture_texts(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(small)) + b"zTXt" + small + bytes(4)) == {
         "parameters": A1111
+    }
+
+
+def boxes(*parts):
+    return b"".join(struct.pack(">I4s", 8 + len(data), kind) + data for kind, data in parts)
+
+
+@given(body=st.binary(max_size=60), more=st.binary(max_size=60))
+def test_any_table_of_an_avif_is_read_without_a_failure(body, more):
+    item = boxes((b"infe", b"\2\0\0\0\0\1\0\0Exif"))
+    meta = bytes(4) + boxes((b"iinf", b"\0\0\0\0\0\1" + item), (b"iloc", more))
+    for meta_data in (meta, bytes(4) + boxes((b"iinf", body), (b"iloc", more)), body):
+        assert isinstance(picture_texts(boxes((b"ftyp", b"avif"), (b"meta", meta_data)) + body), dict)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_every_form_of_an_avifs_tables(version):
+    tiff = b"II*\0" + struct.pack("<IHHHII", 8, 1, 0x0110, 2, 6, 26) + bytes(4) + b"hello\0"
+    wide = version == 2
+    info = (
+        b"\3\0\0\0" + struct.pack(">IH", 7, 0) + b"Exif" if wide else b"\2\0\0\0" + struct.pack(">HH", 7, 0) + b"Exif"
+    )
+    count = struct.pack(">I" if wide else ">H", 1)
+    iinf = bytes([wide]) + bytes(3) + count + boxes((b"infe", info))
+    place = struct.pack(">I" if wide else ">H", 7) + (b"\0\0" if version else b"") + b"\0\0"
+    exif = bytes(4) + tiff
+    head = boxes((b"ftyp", b"avif"))
+    size = (
+        len(boxes((b"iinf", iinf))) + 8 + 6 + 2 * (1 + wide) + len(place) + 8
+    )  # of what is in `meta` behind its version
+    begin = len(head) + 8 + 4 + size + 8
+    extent = struct.pack(">HIH", 1, begin, len(exif))
+    iloc = bytes([version]) + bytes(3) + b"\x42\0" + count + place + extent
+    meta = boxes((b"meta", bytes(4) + boxes((b"iinf", iinf), (b"iloc", iloc))))
+    assert picture_texts(head + meta + boxes((b"mdat", exif))) == {"Model": "hello"}
+
+
+def test_strengths_that_primitive_nodes_give_are_followed(tmp_path):
+    graph = {
+        "1": {"class_type": "PrimitiveFloat", "inputs": {"value": 0.35}},
+        "2": {"class_type": "LoraLoader", "inputs": {"lora_name": "ink.safetensors", "strength_model": ["1", 0]}},
+        "3": {"class_type": "Efficient Loader", "inputs": {"lora_name": "fog.safetensors", "lora_model_strength": 0.2,
+              "lora_clip_strength": 0.1}},
+        "4": {"class_type": "LoraLoader", "inputs": {"lora_name": "own.safetensors", "strength_model": ["4", 0]}},
+        "5": {"class_type": "LoraLoader", "inputs": {"lora_name": ["6", 0], "strength_model": 0.5}},
+        "6": {"class_type": "Selector", "inputs": {"lora_name": "picked.safetensors"}},
+    }  # fmt: skip
+    _, found = uses(picture(tmp_path / "a.png", {"prompt": json.dumps(graph)}))
+    assert {name: values[:2] for name, values in found.items()} == {
+        "ink.safetensors": (0.35, None),
+        "fog.safetensors": (0.2, 0.1),
+        "own.safetensors": (1.0, None),
+        "picked.safetensors": (0.5, None),
     }
 
 
@@ -336,3 +400,31 @@ Steps: 1, Sampler: x, Seed: 1, Lora hashes: "renamed: {known["ink"].digests.auto
     assert (found["here"].status, found["here"].matched) == ("have", "name")
     assert (found["gone"].status, found["gone"].spec) == ("missing", "autov3:111111111111")
     assert (found["who"].status, found["who"].spec) == ("unknown", None)
+
+
+def test_a_hash_that_forge_made_of_a_files_name_is_no_evidence(library):
+    index, known = library
+    of_names = {name: hashlib.sha256(f"{name}.safetensors".encode()).hexdigest()[:12] for name in ("ink", "gone")}
+    text = f"""<lora:ink:1> <lora:gone:1>
+Steps: 1, Sampler: x, Seed: 1, Lora hashes: "ink: {of_names["ink"]}, gone: {of_names["gone"]}" """
+    found = {one.name: one for one in resolve_all(index, read_input(text))}
+    assert (found["ink"].status, found["ink"].matched, found["ink"].path) == ("have", "name", known["ink"].path)
+    assert (found["gone"].status, found["gone"].spec) == ("unknown", None)
+    assert "Forge" in found["gone"].note
+
+
+def test_the_hash_of_nothing_is_no_evidence(library):
+    index, _ = library
+    text = '<lora:ink:1>\nSteps: 1, Sampler: x, Seed: 1, Lora hashes: "ink: e3b0c44298fc"'
+    assert resolve_all(index, read_input(text))[0].status == "have"
+
+
+def test_eight_digits_alone_name_no_stranger(library):
+    index, known = library
+    first, own = known["ink"].digests, known["here"].digests
+    text = f"""<lora:other:1> <lora:sdnext:1> <lora:here:1>
+Steps: 1, Sampler: x, Seed: 1, Lora hashes: "other: {first.crc32}, sdnext: {first.sha256[:8]}, here: {own.crc32}" """
+    found = {one.name: one for one in resolve_all(index, read_input(text))}
+    assert (found["other"].status, found["other"].path) == ("unknown", None)
+    assert (found["sdnext"].status, found["sdnext"].path) == ("renamed", known["ink"].path)
+    assert (found["here"].status, found["here"].matched) == ("have", "hash")

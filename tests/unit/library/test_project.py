@@ -157,6 +157,56 @@ def test_an_adopted_folder_is_rebuilt_byte_for_byte_on_an_empty_machine(project,
     assert {row.status for row in rows} == {"present"}
 
 
+def test_names_that_no_installation_would_choose_come_out_the_same(project, tmp_path, folder):
+    names = ("a=b", "  blanks  ", "x" * 240, "é (1)")
+    for seed, name in enumerate(names):
+        write_lora(folder / f"{name}.safetensors", 20 + seed, {"modelspec.trigger_phrase": "w"})
+    scan_place(project.index, project.place)
+    project.adopt()
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("loras.toml", "loras.lock"):
+        shutil.copy(tmp_path / name, other / name)
+    settings, place = opened(other, tmp_path / "home")
+    for status in ("copied", "present"):
+        with fresh_index(settings, print) as index:
+            rows = Project(other, settings, place, index, print).sync(frozen=True)
+        assert {row.status for row in rows} == {status}
+    assert {path.stem for path in place.folder.glob("*.safetensors")} == {*names, "ink"}
+    assert (place.folder / "a=b.json").exists()
+
+
+def test_a_name_that_an_installation_would_change_costs_no_other_file_its_place(project, tmp_path, folder):
+    write_lora(folder / "a=b.safetensors", 30)
+    scan_place(project.index, project.place)
+    project.adopt()
+    other = tmp_path / "other"
+    mine = write_lora(other / "models" / "Lora" / "a_b.safetensors", 31).read_bytes()
+    for name in ("loras.toml", "loras.lock"):
+        shutil.copy(tmp_path / name, other / name)
+    settings, place = opened(other, tmp_path / "home")
+    with fresh_index(settings, print) as index:
+        assert all(row.error is None for row in Project(other, settings, place, index, print).sync(frozen=True))
+    assert (place.folder / "a_b.safetensors").read_bytes() == mine
+    assert (place.folder / "a=b.safetensors").read_bytes() == (folder / "a=b.safetensors").read_bytes()
+
+
+def test_a_name_that_other_systems_take_for_a_drive_is_left_out_with_a_sentence(project, folder, capsys):
+    write_lora(folder / "c:d.safetensors", 9)
+    scan_place(project.index, project.place)
+    assert {one.name for one in project.adopt()} == {"ink", "fog"}
+    assert "c:d" in capsys.readouterr().out
+    assert set(read_lock(project.lock_path)) == {"ink", "fog"}
+
+
+def test_a_template_as_subdir_is_locked_as_what_it_means(project, tmp_path):
+    source = write_lora(tmp_path / "downloads" / "new.safetensors", 5)
+    locked = project.add(str(source), Wanted("new", "", subdir="{architecture}"))
+    assert locked.path == "sd1/new.safetensors"
+    (tmp_path / "loras.lock").unlink()
+    assert [one.path for one in project.lock()] == ["sd1/new.safetensors"]
+
+
 def test_adopting_twice_changes_nothing(project, tmp_path):
     project.adopt()
     before = (tmp_path / "loras.toml").read_text(), (tmp_path / "loras.lock").read_text()
@@ -238,7 +288,7 @@ def test_exports(project, tmp_path):
     assert json.loads(export("comfy-lock", wanted, locked, place))["models"][0]["hashes"] == [
         {"hash": "ab" * 32, "type": "SHA256"}
     ]
-    assert "| Ink | a/da | SD 1.5 | https://h/1 |" in export("credits", wanted, locked, place)
+    assert "| Ink | a/da | SD 1.5 | not said | https://h/1 |" in export("credits", wanted, locked, place)
     assert export("prompts", wanted, locked, place) == "both: <lora:ink:0.5> <lora:fog é:0.8>\n"
     with pytest.raises(UsageProblem):
         export("nonsense", wanted, locked, place)

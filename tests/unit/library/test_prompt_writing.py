@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from unit.library.small_lora import Shelf, write_lora
 
 from hubtool.errors import NotInstalled, NotRepresentable, UsageProblem
-from hubtool.library.adding import added
+from hubtool.library.adding import Words, added
 from hubtool.library.index import Index
+from hubtool.library.marking import mark
 from hubtool.library.prompt_writing import add, balance, convert, relink, spell, strip
 from hubtool.library.prompts import DIALECTS, parse
 from hubtool.library.relinking import hashes_line, lora_hashes, relinked
@@ -16,6 +17,7 @@ from hubtool.settings import Directories, Settings
 NAMES = st.text(
     st.characters(blacklist_characters=":<>=,\n\r@", blacklist_categories=("Cs", "Cc")), min_size=1, max_size=8
 )
+READ = sorted(id for id, dialect in DIALECTS.items() if dialect.reads)
 STRENGTHS = st.floats(-2, 2).map(lambda number: round(number, 3))
 
 
@@ -23,8 +25,8 @@ STRENGTHS = st.floats(-2, 2).map(lambda number: round(number, 3))
     name=NAMES,
     te=STRENGTHS,
     denoiser=STRENGTHS,
-    source=st.sampled_from(sorted(DIALECTS)),
-    target=st.sampled_from(sorted(DIALECTS)),
+    source=st.sampled_from(READ),
+    target=st.sampled_from(READ),
 )
 def test_a_converted_tag_means_the_same_or_says_that_it_does_not(name, te, denoiser, source, target):
     tag = parse(f"<lora:{name}:{te}:{denoiser}>", "a1111").tags[0]
@@ -90,6 +92,66 @@ def test_relink_changes_names_and_keeps_strengths():
     assert relink("<lora:x:0.5:0.8> <lora:z:1>", "a1111", {"x": "new"}).prompt == "<lora:new:0.5:0.8> <lora:z:1>"
 
 
+LIST = ",".join(["1"] * 17)
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "expected"),
+    [
+        ("<lora:x:0.5:0.8:lbw=MIDD:stop=9>", "a1111", "forge", "<lora:x:0.5:0.8:lbw=MIDD:stop=9>"),
+        ("<lora:x:1:MIDD>", "a1111", "a1111", "<lora:x:1:lbw=MIDD>"),
+        (f"<lora:x:0.5:{LIST}>", "forge", "a1111", f"<lora:x:0.5:lbw={LIST}>"),
+        ("<lora:x:0.7:high:module=t>", "sdnext", "sdnext", "<lora:x:0.7:high:module=t>"),
+        ("withLora(x, 0.5) and withLora(y)", "invokeai", "a1111", "<lora:x:0.5> and <lora:y:1>"),
+    ],
+)
+def test_what_an_extension_reads_stays_where_it_is_read(text, source, target, expected):
+    assert convert(text, source, target).prompt == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "said"),
+    [
+        ("<lora:x:1:lbw=MIDD:stop=9>", "a1111", "sdnext", ["lbw=MIDD (as strengths by block)", "stop=9 (as the steps"]),
+        ("<lora:x:1:lbw=MIDD>", "forge", "comfyui", ["strengths by block"]),
+        ("<lora:x:1:high>", "sdnext", "a1111", ["high (as one of several transformers)"]),
+        ("<lora:x:0.5> a", "a1111", "invokeai", ["x: InvokeAI reads no tags; choose it beside the prompt, at 0.5."]),
+        ("<lora:x:abc>", "a1111", "comfyui", ["<lora:x:abc>: abc is no strength."]),
+        ("<segment:face> <lora:x:1>", "swarmui", "a1111", ["x: that it is for <segment:face> alone cannot be said"]),
+        ("a\nNegative prompt: <lora:x:1>", "a1111", "comfyui", ["stands in the negative prompt"]),
+    ],
+)
+def test_everything_that_gets_lost_is_named(text, source, target, said):
+    lost = " ".join(convert(text, source, target).lost)
+    assert all(words in lost for words in said)
+
+
+def test_a_prompt_for_invokeai_holds_no_tags():
+    with pytest.raises(NotRepresentable, match="reads no LoRAs"):
+        spell(parse("<lora:x:0.5>").tags[0], "invokeai")
+    assert convert("a <lora:x:0.5>b", "a1111", "invokeai").prompt == "a b"
+
+
+@pytest.mark.parametrize(
+    "tail", [":0.5:lbw=MIDD:foo=1", ":0@0,1@0.5", ":1:1:8:9", "", ":te=0.2:0.1", ":1:lbw=1,2,3", ":abc"]
+)
+def test_relinking_changes_the_name_and_no_other_character(tail):
+    assert relink(f"a <lora:x{tail}> <lyco:x{tail}>", "a1111", {"x": "new x"}).prompt == (
+        f"a <lora:new x{tail}> <lyco:new x{tail}>"
+    )
+    assert relink("withLora(a,1)", "invokeai", {"a": "new"}).prompt == "withLora(new,1)"
+
+
+def test_balance_leaves_what_it_cannot_read_and_says_so():
+    done = balance("<lora:a:2><lora:b:much>", "a1111", 1.0)
+    assert done.prompt.endswith("<lora:b:much>")
+    assert "much is no strength" in done.lost[0]
+
+
+def test_balance_keeps_block_weights():
+    assert balance("<lora:a:2:lbw=MIDD>", "a1111", 1.0).prompt == "<lora:a:1:lbw=MIDD>"
+
+
 def test_balance_scales_everything_by_one_factor():
     assert balance("<lora:a:1><lora:b:-1>", "a1111", 1.0).prompt == "<lora:a:0.5><lora:b:-0.5>"
     assert balance("<lora:a:0.4>", "a1111", 1.0).prompt == "<lora:a:0.4>"
@@ -114,12 +176,12 @@ def library(tmp_path):
 
 def test_an_installed_lora_is_added_with_its_words_and_a_missing_one_is_refused(library):
     index, _, _ = library
-    assert added(index, "a castle", "new-name:0.7", "a1111").prompt == "a castle, ink <lora:new-name:0.7>"
+    assert added(index, "a castle", "new-name:0.7", "a1111", Words()).prompt == "a castle, ink <lora:new-name:0.7>"
     with pytest.raises(NotInstalled) as caught:
-        added(index, "", "newname", "a1111")
+        added(index, "", "newname", "a1111", Words())
     assert caught.value.suggestions == ("new-name",)
     with pytest.raises(UsageProblem, match="no strength"):
-        added(index, "", "new-name:much", "a1111")
+        added(index, "", "new-name:much", "a1111", Words())
 
 
 def test_a_renamed_file_is_found_by_its_hash_and_not_by_a_like_name(library):
@@ -147,4 +209,21 @@ def test_the_line_of_hashes_is_what_is_read_back(library):
         hashes_line(index, settings, "<lora:new-name:1>", "sdnext")
         == f"LoRA networks: new-name, LoRA hashes: {digests.sha256[:8]}"
     )
+    assert (
+        hashes_line(index, settings, "<lora:new-name:1>", "forge") == f'Lora hashes: "new-name: {digests.sha256[:12]}"'
+    )
     assert hashes_line(index, settings, "<lora:gone:1>", "a1111") == ""
+
+
+def test_an_outfit_brings_its_own_words_and_says_the_negative_ones(library):
+    index, _, done = library
+    model = index.at(done.path)
+    changes = {"outfits": ("armor: silver armor, cape / casual",), "trigger_words": ("a", "b", "c"), "negative": "n"}
+    mark(index, model, changes)
+    assert added(index, "x", "new-name", "a1111", Words(most=2)).prompt == "x, a, b <lora:new-name:1>"
+    assert added(index, "x", "new-name", "a1111", Words(most=0)).prompt == "x <lora:new-name:1>"
+    dressed = added(index, "x", "new-name", "a1111", Words(outfit="Armor"))
+    assert dressed.prompt == "x, silver armor, cape <lora:new-name:1>"
+    assert dressed.lost == ("The negative prompt of new-name: casual",)
+    with pytest.raises(UsageProblem, match="it has armor"):
+        added(index, "x", "new-name", "a1111", Words(outfit="beach"))

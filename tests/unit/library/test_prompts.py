@@ -93,7 +93,49 @@ def test_a_closing_bracket_ends_a_tag_whatever_follows():
 
 def test_an_unknown_dialect_is_refused_with_the_known_ones():
     with pytest.raises(UsageProblem, match="swarmui"):
-        parse("x", "invokeai")
+        parse("x", "nonsense")
+
+
+def test_forge_knows_no_lyco_and_a1111_and_sdnext_do():
+    assert "lyco" in parse("<lyco:x:1>", "forge").tags[0].problem
+    assert not parse("<lyco:x:1>", "a1111").tags[0].problem + parse("<lyco:x:1>", "sdnext").tags[0].problem
+
+
+def test_invokeai_reads_nothing_and_says_so():
+    found = parse("a <lora:x:0.5> withLora(y,0.7)", "invokeai")
+    assert found.prompt == "a <lora:x:0.5> withLora(y,0.7)"
+    assert [(tag.kind, tag.name, tag.denoiser) for tag in found.tags] == [("lora", "x", 0.5), ("lora", "y", 0.7)]
+    assert all("beside the prompt" in tag.problem for tag in found.tags)
+
+
+@pytest.mark.parametrize("dialect", ["a1111", "forge", "sdnext", "fooocus"])
+def test_a_tag_in_a_negative_prompt_is_said_to_be_no_tag_and_a_negative_strength_is_fine(dialect):
+    good, bad = parse("a <lora:x:-0.5>\nNegative prompt: b <lora:y:1>\nSteps: 3", dialect).tags
+    assert (good.denoiser, good.problem) == (-0.5, "")
+    assert "negative prompt" in bad.problem
+    assert "negative prompt" in parse("<lora:y:1>", dialect, negative=True).tags[0].problem
+
+
+def test_swarmui_reads_tags_in_a_negative_prompt():
+    assert not parse("<lora:y:1>", "swarmui", negative=True).tags[0].problem
+
+
+def test_swarmuis_tags_belong_to_the_section_that_they_stand_in():
+    text = "<lora:a:1> x <segment:face,0.5,0.6> y <lora:b:1><lora:c:1> <video> <lora:d:1> <object[2]:hand> <lora:e:1>"
+    assert [(tag.name, tag.section) for tag in parse(text, "swarmui").tags] == [
+        ("a", ""),
+        ("b", "<segment:face,0.5,0.6>"),
+        ("c", "<segment:face,0.5,0.6>"),
+        ("d", "<video>"),
+        ("e", "<object[2]:hand>"),
+    ]
+    assert parse(text, "a1111").tags[-1].section == ""
+
+
+def test_a_lora_that_swarmui_draws_by_lot_is_said_to_be_unknown():
+    (tag,) = parse("<lora:<random:ink|fog>:0.5>", "swarmui").tags
+    assert "chosen when the picture is made" in tag.problem
+    assert tag.raw == "<lora:<random:ink|fog>:0.5>"
 
 
 @given(st.text(max_size=80), st.sampled_from(sorted(DIALECTS)))

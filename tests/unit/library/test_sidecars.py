@@ -5,9 +5,11 @@ import json
 import pytest
 
 from hubtool.errors import NetworkFailure, UsageProblem
+from hubtool.library.history import changes_of, keep
 from hubtool.library.record import Origin
 from hubtool.library.sidecar import Card, all_sidecars, choose_sidecars, fill, merge
 from hubtool.library.sidecars.preview import existing_preview, fetch_preview, picture_extension, write_preview
+from hubtool.library.target import target_named
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(30)
@@ -132,6 +134,16 @@ def test_the_first_picture_that_can_be_had_is_taken(model):
     assert asked == ["gone", "video", "good"]
 
 
+def test_a_picture_that_the_ui_shows_goes_before_one_that_it_does_not(model):
+    bodies = {"webp": b"RIFF\0\0\0\0WEBPVP8 ", "png": PNG, "video": b"\0\0\0\x20ftypmp42"}
+    swarm = target_named("swarmui").pictures
+    found = fetch_preview(model, ["video", "webp", "png"], lambda url, _: bodies[url], shown=swarm)
+    assert found.suffix == ".png"
+    found.unlink()
+    assert fetch_preview(model, ["webp"], lambda url, _: bodies[url], shown=swarm).suffix == ".webp"
+    assert fetch_preview(model, ["video"], lambda url, _: bodies[url], shown=swarm) is None
+
+
 def test_no_picture_is_no_failure(model):
     def fetch(url, limit):
         raise NetworkFailure("offline")
@@ -146,3 +158,48 @@ def test_a_picture_that_is_there_is_found_with_and_without_infix(model):
     assert existing_preview(model).name == "ink style.v2.preview.png"
     model.with_suffix(".jpeg").write_bytes(JPEG)
     assert existing_preview(model) is not None
+
+
+def test_objects_within_are_completed_unless_they_are_about_something_else():
+    there = {"civitai": {"id": 1, "name": "", "mine": 2}, "other": {"id": 1, "x": 1}}
+    new = {"civitai": {"id": 1, "name": "v2", "files": [3]}, "other": {"id": 2, "y": 1}}
+    assert merge(there, new) == {
+        "civitai": {"id": 1, "name": "v2", "mine": 2, "files": [3]},
+        "other": {"id": 1, "x": 1},
+    }
+
+
+def test_a_record_that_is_replaced_is_kept_whole_in_the_history(model):
+    path = all_sidecars()["lora_manager"].path(model)
+    old = {"sha256": "aa", "file_path": "/x", "notes": "mine", "usage_tips": '{"strength": 1}', "tags": []}
+    path.write_text(json.dumps(old))
+    assert fill(path, {"sha256": "bb", "file_path": "/y"}, "sha256", ("file_path",))
+    (change,) = changes_of(model)
+    assert (change.sidecar, change.was) == (path.name, {k: old[k] for k in ("sha256", "notes", "usage_tips")})
+
+
+def test_what_is_only_completed_leaves_no_history(model):
+    path = all_sidecars()["lora_manager"].path(model)
+    path.write_text(json.dumps({"file_path": "/old", "civitai": {"id": 1}, "notes": ""}))
+    assert fill(path, {"file_path": "/new", "civitai": {"id": 1, "x": 2}, "notes": "n"}, placed=("file_path",))
+    assert changes_of(model) == []
+
+
+def test_a_history_that_was_cut_off_goes_on(model):
+    path = model.with_name(f"{model.stem}.hubtool-history.jsonl")
+    path.write_text('{"when": "x", "sidecar": "a.json", "was": {"notes": "1"}}\n{"when": "x", "sid')
+    keep(model.with_name("a.json"), model.stem, {"notes": "\ud800"})
+    assert [change.was["notes"] for change in changes_of(model)] == ["1", "\ud800"]
+    for text in ("[1]", "null", '{"was": 3}', "{" * 5000):
+        path.write_text(text)
+        assert changes_of(model) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "ours"), [("AB", "ab"), ("", "ab"), ("ab", ""), (None, "ab"), ("20", 20), ([], "ab")]
+)
+def test_an_identity_that_is_unknown_or_only_spelt_differently_is_no_other(tmp_path, there, ours):
+    path = tmp_path / "x.metadata.json"
+    path.write_text(json.dumps({"sha256": there, "notes": "mine"}))
+    assert fill(path, {"sha256": ours, "new": 1}, "sha256")
+    assert json.loads(path.read_text())["notes"] == "mine"

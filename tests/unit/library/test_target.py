@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hubtool.errors import UsageProblem
+from hubtool.library.prompts import DIALECTS
 from hubtool.library.sidecar import all_sidecars
 from hubtool.library.target import all_targets, choose_place, known_places, target_named
 from hubtool.settings import Directories, Settings
@@ -52,3 +53,23 @@ def test_only_folders_that_exist_are_looked_into(settings, tmp_path):
     assert known_places(settings) == ()
     (tmp_path / "ui" / "models" / "LyCORIS").mkdir(parents=True)
     assert [place.folder.name for place in known_places(settings)] == ["LyCORIS"]
+
+
+A1111S = {".safetensors", ".pt", ".ckpt"}
+CONVENTIONS = {  # folder, extensions that are listed, grammar of prompts, what stands before a preview's extension
+    "a1111": ("models/Lora", A1111S, "a1111", ".preview"),
+    "forge": ("models/Lora", A1111S, "forge", ".preview"),
+    "sdnext": ("models/Lora", A1111S, "sdnext", ".preview"),
+    "comfyui": ("models/loras", {*A1111S, ".pt2", ".bin", ".pth", ".pkl", ".sft"}, "comfyui", ".preview"),
+    "swarmui": ("Models/Lora", {*A1111S, ".pth", ".sft"}, "swarmui", ".preview"),
+    "invokeai": ("autoimport/lora", A1111S, "invokeai", ""),
+    "fooocus": ("models/loras", {".safetensors", ".ckpt", ".pth", ".bin"}, "fooocus", ".preview"),
+    "diffusers": ("loras", {".safetensors", ".bin"}, "a1111", ".preview"),
+}
+
+
+@pytest.mark.parametrize("id", sorted(all_targets()))
+def test_a_target_is_as_its_programs_source_has_it(id):
+    target = target_named(id)
+    assert (target.folder, set(target.extensions), target.grammar, target.preview) == CONVENTIONS[id]
+    assert target.grammar in DIALECTS

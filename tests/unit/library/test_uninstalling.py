@@ -4,8 +4,14 @@ import pytest
 from unit.library.small_lora import Shelf, write_lora
 
 from hubtool.errors import LibraryProblem
+from hubtool.library.acquire import Order
+from hubtool.library.history import keep
 from hubtool.library.index import Index
-from hubtool.library.uninstalling import uninstall
+from hubtool.library.install import Wish
+from hubtool.library.spreading import install_everywhere
+from hubtool.library.target import choose_place
+from hubtool.library.uninstalling import uninstall, uninstall_everywhere
+from hubtool.settings import Directories, Settings
 
 
 @pytest.fixture
@@ -51,3 +57,41 @@ def test_it_can_be_installed_again(shelf, tmp_path):
     source = write_lora(tmp_path / "from" / "ink.safetensors")
     removed(shelf, shelf.install(source).path)
     assert shelf.install(source).status == "installed"
+
+
+@pytest.fixture
+def three(tmp_path):
+    """The same file in three UIs; the third has a symbolic link to the first's."""
+    home = tmp_path / "home"
+    settings = Settings(Directories(home, home, home), library=tmp_path)
+    source = write_lora(tmp_path / "from" / "ink.safetensors")
+    places = [choose_place(settings, f"{target}={tmp_path / target}") for target in ("a1111", "comfyui", "forge")]
+    (done,) = install_everywhere(settings, [str(source)], [Order(place, Wish()) for place in places[:2]], print)
+    first = done.first.installation.path
+    install_everywhere(settings, [str(first)], [Order(places[2], Wish(way="sym"))], print)
+    with Index(settings.index_path) as index:
+        yield index, [place.folder / "ink.safetensors" for place in places]
+
+
+def test_without_a_target_it_goes_from_every_folder(three):
+    index, paths = three
+    found = uninstall_everywhere(index, index.at(paths[0]))
+    assert set(found.removed) >= set(paths)
+    assert not any(path.exists() or path.is_symlink() for path in paths)
+
+
+def test_no_link_is_left_that_leads_nowhere(three):
+    index, paths = three
+    with pytest.raises(LibraryProblem, match="would lead nowhere"):
+        uninstall(index, index.at(paths[0]))
+    assert paths[2].exists()
+    uninstall(index, index.at(paths[2]))
+    uninstall(index, index.at(paths[0]))
+    assert [path.exists() for path in paths] == [False, True, False]
+
+
+def test_the_history_goes_with_the_model_unless_something_stays(shelf, tmp_path):
+    done = shelf.install(write_lora(tmp_path / "from" / "ink.safetensors"))
+    keep(shelf.folder / "ink.json", "ink", {"notes": "old"})
+    removed(shelf, done.path)
+    assert shelf.files() == set()
