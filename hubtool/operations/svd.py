@@ -122,8 +122,9 @@ def _randomized(matrix: Matrix, rule: RankRule) -> Truncation | None:
         leading = search(_wide(values), matrix.squared_norm, rule, matrix.seed)
         if leading is None:
             continue
-        if isinstance(rule, FixedRank) and _is_precise(leading, matrix, dtype):
-            return _factors(matrix, leading.left, leading.image)
+        decided = _decided(rule, leading, matrix, dtype)
+        if decided:
+            return _factors(matrix, leading.left[:decided], leading.image[:decided])
         found = _refined(matrix, leading.left)
         rank = rule.rank(found.energies, matrix.squared_norm, leading.doubt + DOUBT * matrix.squared_norm)
         if rank is not None:
@@ -143,13 +144,19 @@ def _cut(found: Truncation, rank: int) -> Truncation:
     )
 
 
-def _is_precise(leading: Leading, matrix: Matrix, dtype: torch.dtype) -> bool:
-    """Whether the dtype of the search shows in the error: a vector that is rounded at random turns by about rounding / √side."""
+def _decided(rule: RankRule, leading: Leading, matrix: Matrix, dtype: torch.dtype) -> int | None:
+    """The rank, if the search's own values decide it and its own factors are good enough.
+
+    A vector that is rounded at random turns by about rounding / √side, which bounds what the dtype does to values and sums.
+    """
     left_out = matrix.squared_norm - float(leading.energies.sum())
     if left_out < REMAINDER * matrix.squared_norm:
-        return False
+        return None
     turned = 0.0 if dtype is torch.float32 else _BFLOAT16 / matrix.side**0.5
-    return 2 * turned * float(torch.linalg.vector_norm(leading.energies)) < _BIAS * left_out
+    bias = 2 * turned * float(torch.linalg.vector_norm(leading.energies))
+    if bias > _BIAS * left_out:
+        return None
+    return rule.rank(leading.energies, matrix.squared_norm, leading.doubt + 2 * bias + DOUBT * matrix.squared_norm)
 
 
 def _refined(matrix: Matrix, left: Tensor) -> Truncation:
