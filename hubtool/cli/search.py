@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
-from hubtool.cli._output import answer, say, table
+from hubtool.cli._errors import describe, exit_code
+from hubtool.cli._output import answer, finish, say, table
 
 if TYPE_CHECKING:
     from hubtool.hubs.hub import Model, SearchPage
@@ -53,7 +54,12 @@ def command(**options: object) -> None:
     fields = {names.get(name, name): value for name, value in options.items()}
     query = Query(**fields | {"types": options["types"] or LORA_TYPES})  # type: ignore[arg-type]  # click made the types
     page = open_hub(current_run().settings()).search(query)
-    answer({"results": [summary(model) for model in page.models], "next_cursor": page.next_cursor}, lambda: _text(page))
+    failures = [describe(failure) for failure in page.failures]
+    rows = [summary(model) for model in page.models]
+    answer({"results": rows, "next_cursor": page.next_cursor, "failures": failures}, lambda: _text(page))
+    for failure in page.failures:
+        say(f"Not every hub answered: {failure}", always=True)
+    finish([0, *(exit_code(failure.code) for failure in page.failures)])
 
 
 def _text(page: SearchPage) -> str:

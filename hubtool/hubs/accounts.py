@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from pydantic import AliasPath, Field
 
 from hubtool.errors import NeedsToken, NotFound, UsageProblem
-from hubtool.hubs.addresses import Reach, literal_reach, origin
+from hubtool.hubs.addresses import origin
 from hubtool.hubs.client import Client
 from hubtool.hubs.opening import site_of
 from hubtool.hubs.question import Question
-from hubtool.hubs.tokens import Store, checked, key_of
+from hubtool.hubs.tokens import Store, checked, key_of, refuse_plain
 from hubtool.hubs.tolerant import Line, Tolerant, read
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def log_in(settings: Settings, hub: str, token: str) -> Account:
 
     Raises:
         NeedsToken: the hub does not know it. UsageProblem: it cannot be one, or the hub has no accounts.
+        Offline: the hub cannot be asked.
     """
     token = checked(token, "The token")
     if not token:
@@ -90,10 +91,8 @@ def _verified(settings: Settings, hub: str, token: str) -> Account:
     site = site_of(settings, hub)
     if hub in _WITHOUT_ACCOUNTS:
         raise UsageProblem(f"Files of {hub} need no login.")
-    host = origin(site.base).partition("://")[2].partition(":")[0]
-    if site.base.startswith("http://") and literal_reach(host) is not Reach.LOCAL:
-        raise UsageProblem("A token is not sent over plain http.", hint="Give the hub's https address.")
-    client = Client(replace(site, token=token, alternates=()), replace(settings, offline=False))
+    refuse_plain(origin(site.base), "The key")
+    client = Client(replace(site, token=token, alternates=()), settings)
     is_hugging = key_of(origin(site.base)) == "huggingface"
     try:
         url = client.url("/api/whoami-v2" if is_hugging else "/api/v1/me")

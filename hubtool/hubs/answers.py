@@ -45,9 +45,9 @@ class Answers:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         with contextlib.suppress(OSError):
             journal = self._journal(url)
-            if journal.exists() and journal.read_text("utf-8").rstrip().endswith(digest):
-                return  # what was known already
             self._store(digest, body)
+            if journal.exists() and journal.read_text("utf-8", "replace").rstrip().endswith(digest):
+                return  # what was known already
             journal.parent.mkdir(parents=True, exist_ok=True)
             with journal.open("a", encoding="utf-8") as file:  # one short line: whole or not at all
                 file.write(f"{now} {digest}\n")
@@ -70,7 +70,7 @@ class Answers:
 
     def _store(self, digest: str, body: bytes) -> None:
         path = self._body(digest)
-        if path.exists():
+        if self._load(digest) is not None:  # a damaged one is replaced
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

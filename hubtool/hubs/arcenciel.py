@@ -13,6 +13,7 @@ from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 
 from hubtool.errors import BadSpec, NotFound
 from hubtool.hubs.addresses import origin_if_any
+from hubtool.hubs.filters import suits
 from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file, newest
 from hubtool.hubs.remote import Remote
 from hubtool.hubs.spec import ByHash, ByModel
@@ -96,7 +97,7 @@ class ArcEnCiel(Remote):
         kinds = dict.fromkeys(_TYPES.get(kind, kind.upper()) for kind in query.types)
         parameters += [("modelType", kind) for kind in kinds]
         page = read(_Page, self._client.get_json("/api/models/search", parameters), self._name)
-        models = tuple(self._model(item) for item in page.models if not (item.nsfw and query.nsfw == "none"))
+        models = tuple(model for model in map(self._model, page.models) if suits(model, query))
         more = page.pages is not None and number < page.pages and page.models
         return SearchPage(models[: query.limit], str(number + 1) if more else None)
 

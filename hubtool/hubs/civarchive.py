@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AliasChoices, AliasPath, BeforeValidator, Field
 
 from hubtool.errors import BadSpec, NotFound
+from hubtool.hubs.addresses import origin_if_any
+from hubtool.hubs.filters import ordered, suits
 from hubtool.hubs.hub import Found, Model, PreviewImage, RemoteFile, SearchPage, Version, choose_file
+from hubtool.hubs.link_hosts import judge
+from hubtool.hubs.places import repository_site
+from hubtool.hubs.remote import Remote
 from hubtool.hubs.spec import ByHash, ByModel
 from hubtool.hubs.text import plain_text
 from hubtool.hubs.tolerant import (
@@ -35,7 +40,6 @@ from hubtool.hubs.tolerant import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Query
     from hubtool.hubs.spec import Spec
 
@@ -70,7 +74,9 @@ class _Version(Tolerant):
     id: Count = None
     name: Line = ""
     base_model: Line = Field("", validation_alias=AliasChoices("baseModel", "base_model"))
-    published_at: Line = Field("", validation_alias=AliasChoices("publishedAt", "createdAt"))
+    published_at: Line = Field(
+        "", validation_alias=AliasChoices("publishedAt", "published_at", "createdAt", "created_at")
+    )
     description: Prose = ""
     downloads: Count = Field(None, validation_alias=AliasChoices("downloadCount", "download_count"))
     trigger_words: Words = Field((), validation_alias=AliasChoices("trigger", "trainedWords"))
@@ -100,36 +106,23 @@ class _Hit(Tolerant):
     files: Annotated[list[_File], BeforeValidator(only_objects)] = Field(default_factory=list)
 
 
-class CivArchive:
+class CivArchive(Remote):
     """`Catalogue` over civarchive.com."""
-
-    def __init__(self, name: str, client: Client) -> None:
-        self._name, self._client = name, client
-
-    @property
-    def name(self) -> str:
-        """The name under which the user chose it."""
-        return self._name
 
     @property
     def ids(self) -> str:
         """It counts as Civitai does."""
         return "civitai"
 
-    @property
-    def client(self) -> Client:
-        """The connection."""
-        return self._client
-
     def search(self, query: Query) -> SearchPage:
-        """Whatever the archive's one fixed window of results holds."""
+        """Whatever of the archive's one fixed window of results is wanted: it has no further pages."""
         parameters = [("q", query.text), ("rating", "safe" if query.nsfw == "none" else "all")]
         parameters += [("base_model", base) for base in query.base_models]
         value = record(self._client.get_json("/api/search", parameters), self._name)
         rows = only_objects(value.get("results") or value.get("data") or [])
         found = [self._model(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
         kept = {str(model.id): model for model in found if _wanted(model, query)}
-        return SearchPage(tuple(kept.values())[: query.limit])
+        return SearchPage(tuple(ordered(kept.values(), query.sort))[: query.limit])
 
     def look_up(self, wanted: Spec) -> Found:
         """A model by Civitai's number, or a file by its SHA-256."""
@@ -234,11 +227,18 @@ class CivArchive:
 
 
 def _addresses(file: _File) -> list[str]:
-    """Where a file may still be, best first: mirrors that were not deleted, then the address it had."""
+    """Where a file may still be, best first: mirrors that were not deleted, then the address it had; last, what browsers get."""
     alive = [mirror.url for mirror in file.mirrors if mirror.url and not mirror.deleted_at]
     known_dead = {mirror.url for mirror in file.mirrors if mirror.deleted_at}
     last = [file.url] if file.url and file.url not in known_dead else []
-    return list(dict.fromkeys(alive + last))
+    found = dict.fromkeys(map(_of_the_file, alive + last))
+    return sorted(found, key=lambda url: judge(url).kind in {"manual", "expired"})
+
+
+def _of_the_file(url: str) -> str:
+    """The address of a file itself where the index names the page that shows it."""
+    page, sign, rest = url.partition("/blob/")
+    return f"{page}/resolve/{rest}" if sign and repository_site(origin_if_any(page)) == "huggingface" else url
 
 
 def _unwrapped(value: object, hub: str) -> Mapping[str, object]:
@@ -251,6 +251,4 @@ def _unwrapped(value: object, hub: str) -> Mapping[str, object]:
 
 
 def _wanted(model: Model, query: Query) -> bool:
-    if query.nsfw == "none" and model.nsfw:
-        return False
-    return not query.types or not model.type or model.type in query.types
+    return (not query.types or not model.type or model.type in query.types) and suits(model, query)

@@ -20,11 +20,20 @@ from hubtool.errors import AmbiguousSpec, BadSpec, NotFound, UsageProblem
 from hubtool.hubs import civitai_models as wire
 from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.civitai_names import BASE_MODELS, MODEL_TYPES, close, spelt
-from hubtool.hubs.civitai_questions import Terms, base_models, matches, names_like, pictures, terms
+from hubtool.hubs.civitai_questions import (
+    Terms,
+    enumerations,
+    matches,
+    names_like,
+    pictures,
+    terms,
+    versions_with,
+)
+from hubtool.hubs.filters import is_mild, ordered
 from hubtool.hubs.hub import (
-    ALLOWED_LEVELS,
     Found,
     License,
+    Match,
     Model,
     PreviewImage,
     Query,
@@ -39,20 +48,17 @@ from hubtool.hubs.text import plain_text
 from hubtool.hubs.tolerant import read, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Literal
 
     from hubtool.hubs.client import Client
-    from hubtool.hubs.hub import Id, Match
+    from hubtool.hubs.hub import Id
     from hubtool.hubs.spec import Spec
 
 API = "/api/v1"
 MAX_PAGES = 20  # of one search: filters of ours may leave little of each
 MAX_LIMIT = 100  # more is refused, not clamped
 _SORTS = {"downloads": "Most Downloaded", "rating": "Highest Rated", "newest": "Newest"}
-_ORDERS: Mapping[str, Callable[[Model], object]] = {
-    "downloads": lambda model: model.downloads or 0,
-    "newest": lambda model: max((version.published_at or "" for version in model.versions), default=""),
-}
 
 
 class CivitaiHub(Remote):
@@ -67,8 +73,9 @@ class CivitaiHub(Remote):
 
     def search(self, query: Query) -> SearchPage:
         """One page of at most `query.limit` models, filled up over the hub's empty pages, none twice."""
-        types = tuple(spelt(kind, MODEL_TYPES) or kind for kind in query.types)
-        query = replace(query, types=types, base_models=tuple(self._base_model(name) for name in query.base_models))
+        types = tuple(self._as_spelt(name, MODEL_TYPES, "type") for name in query.types)
+        bases = tuple(self._as_spelt(name, BASE_MODELS, "base model") for name in query.base_models)
+        query = replace(query, types=types, base_models=bases)
         found: dict[Id, Model] = {}
         cursor, seen = query.cursor, {query.cursor}
         for _ in range(MAX_PAGES):
@@ -83,10 +90,9 @@ class CivitaiHub(Remote):
             if not cursor or cursor in seen or len(found) >= query.limit:
                 break
             seen.add(cursor)
-        models = list(found.values())
-        if query.text and query.sort in _ORDERS:
-            models.sort(key=_ORDERS[query.sort], reverse=True)  # type: ignore[arg-type]  # each order has one type of key
-        return SearchPage(tuple(models), cursor if cursor and cursor not in seen else None)
+        # the hub has an order of its own for texts
+        models = ordered(found.values(), query.sort if query.text else "relevance")
+        return SearchPage(tuple(models[: query.limit]), cursor if cursor and cursor not in seen else None)
 
     def look_up(self, wanted: Spec) -> Found:
         """The model that a SPEC names, with version and file if it says which."""
@@ -114,24 +120,35 @@ class CivitaiHub(Remote):
 
     def matches(self, digests: Sequence[str]) -> Iterator[Match]:
         """The versions that have files with these SHA-256s."""
-        return matches(self._client, digests)
+        return (replace(match, hub=self._name) for match in matches(self._client, digests))
+
+    def described(self, digests: Sequence[str]) -> Iterator[Match]:
+        """The same with what the hub says of each version, a hundred at a time; what it leaves out is left out."""
+        wanted = set(digests)
+        for raw in versions_with(self._client, digests):
+            version = self._only_version(raw)
+            for file in version.files:
+                if file.sha256 in wanted:
+                    found = Found(self._brief(version), version, file)
+                    yield Match(file.sha256, version.model_id, version.id, self._name, "sha256", found)
 
     # ------------------------------------------------------------ names
 
-    def _base_model(self, name: str) -> str:
-        """A base model as the hub spells it: a filter by another name would find nothing and not say so.
+    def _as_spelt(self, name: str, known: Sequence[str], what: Literal["type", "base model"]) -> str:
+        """A name as the hub spells it: a filter by another one would be refused, or find nothing and not say so.
 
         Raises:
-            UsageProblem: the hub has no such base model.
+            UsageProblem: the hub has none such.
         """
-        found = spelt(name, BASE_MODELS)
+        found = spelt(name, known)
         if found:
             return found
-        known = base_models(self._client)
-        found = spelt(name, known)
-        if known and not found:
-            near = ", ".join(close(name, known))
-            raise UsageProblem(f"{self._name} knows no base model {name}.", hint=f"Close: {near}." if near else None)
+        said = enumerations(self._client)
+        learnt = said.model_types if what == "type" else said.base_models
+        found = spelt(name, learnt)
+        if learnt and not found:
+            near = ", ".join(close(name, learnt))
+            raise UsageProblem(f"{self._name} knows no {what} {name}.", hint=f"Close: {near}." if near else None)
         return found or name
 
     def _check_tag(self, tag: str) -> None:
@@ -190,8 +207,20 @@ class CivitaiHub(Remote):
         try:
             return self._whole_model(version.model_id)
         except NotFound:
-            brief = read(wire.Version, version.raw, self._name).model
-            return Model(version.model_id, brief.name, brief.type, nsfw=bool(brief.nsfw), versions=(version,))
+            return self._brief(version)
+
+    def _brief(self, version: Version) -> Model:
+        """What a version says of its model."""
+        said = read(wire.Version, version.raw, self._name).model
+        return Model(
+            version.model_id,
+            said.name,
+            said.type,
+            nsfw=bool(said.nsfw),
+            url=f"{self._site_url}/models/{version.model_id}",
+            versions=(version,),
+            mode=said.mode,
+        )
 
     # ------------------------------------------------------------ reading
 
@@ -309,12 +338,10 @@ def _parameters(query: Query, cursor: str, limit: int) -> Iterator[tuple[str, st
 
 
 def _matches(model: Model, query: Query) -> bool:
-    """What the hub should have filtered and does not always."""
+    """What the hub should have filtered and does not always: it ignores tags that it does not know."""
     if query.tag and query.tag.casefold() not in (tag.casefold() for tag in model.tags):
         return False
-    if query.nsfw == "none":
-        return not model.nsfw  # the hub chose by the level of what it shows; a model's own mask says what it also has
-    return model.nsfw_level & ~ALLOWED_LEVELS[query.nsfw] == 0
+    return is_mild(model, query.nsfw)
 
 
 def _next_cursor(page: wire.Page) -> str:

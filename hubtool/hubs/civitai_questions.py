@@ -27,21 +27,28 @@ from hubtool.hubs.tolerant import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hubtool.hubs.client import Client
 
 API = "/api/v1"
 HASHES_AT_ONCE = 10_000  # more is refused
+VERSIONS_AT_ONCE = 100  # likewise, of whole versions
 MAX_PICTURES = 200  # of one page
 MAX_PAGES = 10
 
 
-class _Enumerations(Tolerant):
+class Enumerations(Tolerant):
     """`GET /enums`."""
 
-    base_models: Lines = Field((), validation_alias="BaseModel")
+    all_base_models: Lines = Field((), validation_alias="BaseModel")
     active_base_models: Lines = Field((), validation_alias="ActiveBaseModel")
+    model_types: Lines = Field((), validation_alias="ModelType")
+
+    @property
+    def base_models(self) -> tuple[str, ...]:
+        """Those that pages offer, and those that are only still filtered by."""
+        return tuple(dict.fromkeys(self.all_base_models + self.active_base_models))
 
 
 class _Named(Tolerant):
@@ -80,6 +87,7 @@ class _Mini(Tolerant):
     requires_login: Flag = Field(None, validation_alias="requireAuth")
     checks_permission: Flag = Field(None, validation_alias="checkPermission")
     free_from: Line = Field("", validation_alias="earlyAccessEndsAt")
+    availability: Line = ""
 
 
 class _Match(Tolerant):
@@ -97,6 +105,17 @@ class Terms:
     requires_login: bool | None = None
     checks_permission: bool | None = None  # private, or paid for
     free_from: str = ""  # ISO 8601: until then it is early access
+    availability: str = ""  # Public, Unsearchable, Private, EarlyAccess
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only those get it whom the creator let in."""
+        return bool(self.checks_permission) and self.availability == "Private"
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it has to be bought, and no day is named on which it becomes free."""
+        return bool(self.checks_permission) and self.availability == "EarlyAccess" and not self.free_from
 
     @property
     def is_early(self) -> bool:
@@ -108,13 +127,12 @@ class Terms:
         return ends > datetime.now(ends.tzinfo or timezone.utc).replace(tzinfo=ends.tzinfo)
 
 
-def base_models(client: Client) -> tuple[str, ...]:
-    """Every base model that the hub can filter by; empty if it does not say."""
+def enumerations(client: Client) -> Enumerations:
+    """Every name that the hub can filter by; empty if it does not say."""
     try:
-        said = read(_Enumerations, client.get_json(f"{API}/enums"), client.site.base)
+        return read(Enumerations, client.get_json(f"{API}/enums"), client.site.base)
     except HubProblem:
-        return ()
-    return tuple(dict.fromkeys(said.base_models + said.active_base_models))
+        return Enumerations()
 
 
 def names_like(client: Client, kind: str, text: str) -> list[str]:
@@ -156,7 +174,7 @@ def terms(client: Client, version_id: int) -> Terms:
         said = read(_Mini, client.get_json(f"{API}/model-versions/mini/{version_id}"), client.site.base)
     except HubProblem:
         return Terms()
-    return Terms(said.requires_login, said.checks_permission, said.free_from)
+    return Terms(said.requires_login, said.checks_permission, said.free_from, said.availability)
 
 
 def matches(client: Client, digests: Sequence[str]) -> Iterator[Match]:
@@ -165,12 +183,26 @@ def matches(client: Client, digests: Sequence[str]) -> Iterator[Match]:
     Raises:
         HubProblem: the hub refuses.
     """
-    for start in range(0, len(digests), HASHES_AT_ONCE):
-        batch = [digest.upper() for digest in digests[start : start + HASHES_AT_ONCE]]
-        answer = client.post_json(f"{API}/model-versions/by-hash/ids", batch)
-        rows = answer if isinstance(answer, list) else record(answer, client.site.base).get("items") or []
-        for row in rows if isinstance(rows, list) else []:
-            if isinstance(row, dict) and isinstance(as_count(row.get("modelVersionId")), int):
-                found = read(_Match, row, client.site.base)
-                if found.hash and found.model_id:
-                    yield Match(found.hash, found.model_id, found.version_id)
+    for row in _by_hash(client, f"{API}/model-versions/by-hash/ids", digests, HASHES_AT_ONCE):
+        if isinstance(as_count(row.get("modelVersionId")), int):
+            found = read(_Match, row, client.site.base)
+            if found.hash and found.model_id:
+                yield Match(found.hash, found.model_id, found.version_id)
+
+
+def versions_with(client: Client, digests: Sequence[str]) -> Iterator[Mapping[str, object]]:
+    """The versions that have files with these SHA-256s, as the hub answers for each; in no order, some perhaps left out.
+
+    Raises:
+        HubProblem: the hub refuses.
+    """
+    for row in _by_hash(client, f"{API}/model-versions/by-hash", digests, VERSIONS_AT_ONCE):
+        if isinstance(as_count(row.get("id")), int):
+            yield row
+
+
+def _by_hash(client: Client, path: str, digests: Sequence[str], at_once: int) -> Iterator[Mapping[str, object]]:
+    for start in range(0, len(digests), at_once):
+        answer = client.post_json(path, [digest.upper() for digest in digests[start : start + at_once]])
+        rows = answer if isinstance(answer, list) else record(answer, client.site.base).get("items")
+        yield from only_objects(rows)

@@ -10,9 +10,8 @@ import contextlib
 import json
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -20,9 +19,12 @@ import httpx
 
 import hubtool
 from hubtool.errors import BadAnswer, HubProblem, NeedsToken, NetworkFailure, NotFound, Offline
-from hubtool.hubs.addresses import literal_reach, next_address, origin, public_url
+from hubtool.hubs.addresses import Reach, literal_reach, next_address, origin, public_url
 from hubtool.hubs.answers import Answers
 from hubtool.hubs.connection import Connection
+from hubtool.hubs.decoding import decoded
+from hubtool.hubs.environment import open_http
+from hubtool.hubs.failures import translated
 from hubtool.hubs.question import Question, Reply
 from hubtool.hubs.redaction import redact_logs
 from hubtool.hubs.refusals import Refusal, problem_of
@@ -30,15 +32,14 @@ from hubtool.hubs.retry import Patience, TryAgain
 from hubtool.hubs.traffic import Traffic
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from hubtool.hubs.question import Site
     from hubtool.settings import Settings
 
 USER_AGENT = f"hubtool/{hubtool.__version__} (+https://github.com/hubtool/hubtool)"
 MAX_HOPS = 5
-CONNECT_S = 10.0
+_WHOLE_ANSWERS = 10  # × the time to give up: longer than this no small answer may take, however steadily it trickles
 _ERROR_BYTES = 64 << 10  # read of an error's body
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -67,25 +68,33 @@ class Answer:
         Raises:
             TryAgain: the connection broke, or was silent for too long.
         """
-        with _translated(self.url):
+        with translated(self.url):
             # without a size: re-chunking costs 40 % of the throughput
             yield from self._response.iter_raw()
 
     def decoded(self) -> Iterator[bytes]:
-        """The body as it comes, decompressed."""
-        with _translated(self.url):
-            yield from self._response.iter_bytes()
+        """The body as it comes, decompressed in pieces of bounded size.
+
+        Raises:
+            BadAnswer: it is damaged, or compressed in a way that was not asked for.
+        """
+        with translated(self.url):
+            yield from decoded(self.chunks(), self.headers.get("content-encoding", ""))
 
     def refusal(self) -> Refusal:
-        """The answer as an error, with as much of its body as comes soon."""
+        """The answer as an error, with as much of its body as comes soon and can be read."""
         body, began = bytearray(), time.monotonic()
-        for chunk in self.decoded():
-            body += chunk
-            if len(body) >= _ERROR_BYTES or time.monotonic() - began > self.error_s:
-                break
-        # some echo what they were sent
-        said = bytes(body).replace(self.token.encode(), b"[your key]") if self.token else bytes(body)
+        with contextlib.suppress(BadAnswer):  # the refusal counts, not how it is packed
+            for chunk in self.decoded():
+                body += chunk
+                if len(body) >= _ERROR_BYTES or time.monotonic() - began > self.error_s:
+                    break
+        said = self.without_token(bytes(body))
         return Refusal(self.status, said, self.headers, public_url(self.url), bool(self.token))
+
+    def without_token(self, body: bytes) -> bytes:
+        """A body without the token, which some hubs echo; nothing that is shown or kept may hold it."""
+        return body.replace(self.token.encode(), b"[your key]") if self.token else body
 
 
 class Client:
@@ -98,32 +107,32 @@ class Client:
         self.answers = Answers(settings.directories.data / "answers")
         self._traffic = traffic or Traffic()
         self._lines: set[Connection] = set()
+        self._seen: dict[str, Reach] = {}  # where hosts were really met
         self.stop = threading.Event()
         redact_logs()
 
     @cached_property
     def _http(self) -> httpx.Client:
-        timeout = self.settings.timeout_s
-        return httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
-            # a fresh connection each time: its socket is known, and none that the server closed meanwhile is reused
-            limits=httpx.Limits(max_keepalive_connections=0),
-            # proxies and CA files of the environment; httpx 0.28 reads no netrc
-            trust_env=literal_reach(urlsplit(self.site.base).hostname or "") is None,
-            follow_redirects=False,
-            verify=_trusted(),
-        )
+        # this machine is reached without any proxy
+        is_here = literal_reach(urlsplit(self.site.base).hostname or "") is Reach.LOCAL
+        return open_http(self.settings.timeout_s, proxies=not is_here)
 
-    def get_json(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> object:
+    def get_json(
+        self, path: str, parameters: Sequence[tuple[str, str]] = (), refusal: Callable[[object], str] = lambda _: ""
+    ) -> object:
         """What the hub's API answers, parsed; offline, what it answered last.
+
+        `refusal` says in words what an answer with status 200 has against the question, where a hub refuses so.
 
         Raises:
             HubProblem: any refusal, as its own type; NetworkFailure when all tries failed; BadAnswer if it is no JSON;
                 Offline if it was never asked this.
         """
-        return self.get_reply(path, parameters).value(self.url(path, parameters))
+        return self.get_reply(path, parameters, refusal).value(self.url(path, parameters))
 
-    def get_reply(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> Reply:
+    def get_reply(
+        self, path: str, parameters: Sequence[tuple[str, str]] = (), refusal: Callable[[object], str] = lambda _: ""
+    ) -> Reply:
         """As `get_json`, unparsed and with the answer's header. Alternate addresses are asked when the first one fails."""
         url = self.url(path, parameters)
         if self.settings.offline:
@@ -132,24 +141,36 @@ class Client:
                 self.refuse_offline(url)
             return Reply(kept.body if kept else b"")
         try:
-            reply = self._first_reply([url, *(self._url(base, path, parameters) for base in self.site.alternates)])
+            reply = self._first_reply([Question(self._url(base, path, parameters)) for base in self._bases], refusal)
         except NotFound as error:
             kept = self.answers.latest(url)
             if kept is not None:
                 error.hint = f"It was there on {kept.at[:10]}: `--offline` shows what was known then."
             raise
+        # only now: what an outage or a deletion answers must not take the place of what was known
         self.answers.keep(url, reply.body)
         return reply
 
-    def _first_reply(self, urls: Sequence[str]) -> Reply:
-        """The answer of the first address that has one; if none has, what the first one said."""
+    @property
+    def _bases(self) -> list[str]:
+        return [self.site.base, *self.site.alternates]
+
+    def _first_reply(self, questions: Sequence[Question], refusal: Callable[[object], str] = lambda _: "") -> Reply:
+        """The answer in JSON of the first address that has one; if none has, what the first one said."""
         first: HubProblem | None = None
-        for url in urls:
+        for question in questions:
             try:
-                return self.ask(Question(url))
-            except (NotFound, NetworkFailure) as error:
+                return self._sound_reply(question, refusal)
+            except (NotFound, NetworkFailure, BadAnswer) as error:
                 first = first or error
         raise first or NetworkFailure("There is no address to ask.")
+
+    def _sound_reply(self, question: Question, refusal: Callable[[object], str]) -> Reply:
+        reply = self.ask(question)
+        said = refusal(reply.value(question.url))
+        if said:
+            raise NotFound(f"{urlsplit(question.url).hostname} answered: {said}", url=public_url(question.url))
+        return reply
 
     def url(self, path: str, parameters: Sequence[tuple[str, str]] = ()) -> str:
         """The address of a path of this hub."""
@@ -161,10 +182,9 @@ class Client:
 
     def post_json(self, path: str, value: object) -> object:
         """What the hub's API answers to a JSON body. As `get_json`, but nothing is kept."""
-        headers = {"Content-Type": "application/json"}
-        return self.ask(Question(self.url(path), headers=headers, body=json.dumps(value).encode())).value(
-            self.url(path)
-        )
+        headers, body = {"Content-Type": "application/json"}, json.dumps(value).encode()
+        questions = [Question(base + path, headers=headers, body=body) for base in self._bases]
+        return self._first_reply(questions).value(self.url(path))
 
     def get_bytes(self, url: str, limit: int) -> bytes:
         """A small file (a picture) that the hub's answer names; never with the token.
@@ -242,18 +262,17 @@ class Client:
     @contextlib.contextmanager
     def _send(self, request: _Request, named: str) -> Iterator[httpx.Response]:
         url = request.url
-        host = urlsplit(url).hostname or ""
+        with translated(url):
+            host = httpx.URL(url).raw_host.decode("ascii")  # as it is connected to
         place, paced = origin(url).partition("://")[2], origin(url) in self.site.origins and literal_reach(host) is None
         self._traffic.admit(place, paced=paced, wait=self.stop.wait)
-        # behind a proxy the other end is the proxy, which does the looking up
-        proxied = self._http.trust_env and bool(urllib.request.getproxies())
-        line = Connection(host, "" if proxied else named, self.settings.give_up_s)
+        line = Connection(host, named, self._seen, self.settings.give_up_s)
         self._lines.add(line)
         began = False
         try:
             method, sent = "GET" if request.body is None else "POST", request.sent_headers()
             with (
-                _translated(url),
+                translated(url, line),
                 self._http.stream(
                     method, url, headers=sent, content=request.body, extensions={"trace": line}
                 ) as response,
@@ -283,7 +302,8 @@ class Client:
                 with self.open(
                     question.url, headers, self.site.base, with_token=question.with_token, body=question.body
                 ) as answer:
-                    return Reply(_checked_body(answer, question, patience), answer.headers)
+                    longest_s = self.settings.give_up_s * _WHOLE_ANSWERS
+                    return Reply(_checked_body(answer, question, patience, longest_s), answer.headers)
             except TryAgain as failure:
                 patience.failed(failure)
 
@@ -303,48 +323,20 @@ class _Request:
         return own | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
 
 
-@cache
-def _trusted() -> ssl.SSLContext:
-    """The certificates to trust, read once: 70 ms."""
-    return httpx.create_ssl_context()
-
-
-def _checked_body(answer: Answer, question: Question, patience: Patience) -> bytes:
+def _checked_body(answer: Answer, question: Question, patience: Patience, longest_s: float) -> bytes:
     if answer.status == 200 and 200 not in question.statuses:
         raise BadAnswer(f"{answer.host} sends the whole file where a part was asked for.", url=public_url(answer.url))
     if answer.status not in question.statuses:
         raise problem_of(answer.refusal())
     limit = question.limit
-    body = bytearray()
+    body, began = bytearray(), time.monotonic()
     for chunk in answer.decoded():
         body += chunk
         patience.progress(len(body))
+        if time.monotonic() - began > longest_s:
+            raise NetworkFailure(f"{answer.host} took more than {longest_s:.0f} s for one answer.")
         if len(body) > limit:
-            raise BadAnswer(f"{answer.host} answered with more than {limit >> 20} MiB.", url=public_url(answer.url))
-    return bytes(body)
-
-
-@contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn httpx's exceptions into ours; none of them may carry the URL, which can be signed."""
-    host = urlsplit(url).hostname or ""
-    shown = public_url(url)
-    try:
-        yield
-    except httpx.TimeoutException as error:
-        raise TryAgain(NetworkFailure(f"{host} fell silent.", url=shown)) from error
-    except httpx.ConnectError as error:
-        if "CERTIFICATE" in str(error).upper():
-            raise NetworkFailure(f"The certificate of {host} cannot be trusted.", url=shown) from error
-        raise TryAgain(NetworkFailure(f"{host} cannot be reached: {error}.", url=shown), weight=2) from error
-    except httpx.RemoteProtocolError as error:
-        # the text of other violations quotes the offending header, which may be a signed address
-        early = str(error).startswith(("peer closed", "Server disconnected"))
-        what = "ended the connection too early" if early else "does not answer in proper HTTP"
-        raise TryAgain(NetworkFailure(f"{host} {what}.", url=shown), weight=1 if early else 2) from error
-    except httpx.TransportError as error:
-        raise TryAgain(NetworkFailure(f"The connection to {host} broke: {error}.", url=shown)) from error
-    except httpx.DecodingError as error:
-        raise BadAnswer(f"{host} answered with damaged compression.", url=shown) from error
-    except (httpx.InvalidURL, httpx.StreamError) as error:
-        raise HubProblem(f"{host} cannot be asked: {type(error).__name__}.", url=shown) from error
+            size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
+            raise BadAnswer(f"{answer.host} answered with more than {size}.", url=public_url(answer.url))
+    # a part of a file stays as it is: it is shown to nobody
+    return bytes(body) if answer.status == 206 else answer.without_token(bytes(body))

@@ -2,6 +2,10 @@
 
 httpx's own timeouts are per read: a server that sends one byte of its header a minute never trips them, and a name that
 resolves to an inner address is connected to before anyone has looked. Both are settled here.
+
+Behind a proxy the other end is the proxy, and who that connects to is not seen. What a hub's answer names is then looked up
+here as well, before the proxy hears of it: a name that leads inside by our own resolver is refused; one that only the
+proxy can resolve is left to it.
 """
 
 from __future__ import annotations
@@ -10,11 +14,14 @@ import contextlib
 import socket
 import threading
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
-from hubtool.hubs.addresses import reach_of_address, refuse_inside
+from hubtool.hubs.addresses import reach_of_address, reach_of_host, refuse_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
+
+    from hubtool.hubs.addresses import Reach
 
 
 class _Stream(Protocol):
@@ -26,14 +33,16 @@ class _Stream(Protocol):
 class Connection:
     """The trace callback of one request."""
 
-    def __init__(self, host: str, named: str, header_s: float) -> None:
-        """`named` is the address that the user gave, or nothing where the other end is not looked at (it is a proxy).
+    def __init__(self, host: str, named: str, seen: MutableMapping[str, Reach], header_s: float) -> None:
+        """`host` is as it is connected to, `named` the address that the user gave; `seen` holds where hosts were really met.
 
         `header_s` bounds the wait for the answer's header.
         """
-        self._host, self._named, self._header_s = host, named, header_s
+        self._host, self._named, self._seen, self._header_s = host, named, seen, header_s
+        self._named_host = urlsplit(named).hostname or ""
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
+        self.proxy = ""  # who is really connected to, if it is not the host
 
     def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Take one trace event.
@@ -41,7 +50,9 @@ class Connection:
         Raises:
             UnsafeAddress: the host turned out to lie further inside than allowed; nothing was sent to it.
         """
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+        if event.endswith(".connect_tcp.started"):
+            self._connecting(str(info.get("host", "")), info.get("port"))
+        elif event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._connected(info["return_value"])  # type: ignore[arg-type]  # the event's documented payload
         elif event.endswith(".receive_response_headers.started"):
             self._stop_timer()  # a proxy's answer to CONNECT has a header too
@@ -51,14 +62,24 @@ class Connection:
         elif event.endswith((".receive_response_headers.complete", ".receive_response_headers.failed")):
             self._stop_timer()
 
+    def _connecting(self, host: str, port: object) -> None:
+        if host.lower() == self._host.lower():
+            return
+        self.proxy = f"{host}:{port}"
+        if self._host != self._named_host:
+            refuse_inside(self._host, reach_of_host(self._host), self._named)
+
     def _connected(self, stream: _Stream) -> None:
         found = stream.get_extra_info("socket")
         self._socket = found if isinstance(found, socket.socket) else None
         peer = stream.get_extra_info("server_addr")
-        if not self._named or not isinstance(peer, tuple):
+        if self.proxy or not isinstance(peer, tuple):
             return
+        reach = reach_of_address(str(peer[0]))
+        if self._host == self._named_host:
+            self._seen.setdefault(self._host, reach)
         try:
-            refuse_inside(self._host, reach_of_address(str(peer[0])), self._named)
+            refuse_inside(self._host, reach, self._named, self._seen.get(self._named_host))
         except BaseException:
             stream.close()
             raise

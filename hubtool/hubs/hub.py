@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from hubtool.errors import HubtoolError
     from hubtool.hubs.client import Client
+    from hubtool.hubs.identification import Identities
     from hubtool.hubs.spec import Spec
 
 Id = int | str  # Civitai counts, Hugging Face names
@@ -139,6 +141,7 @@ class SearchPage:
 
     models: tuple[Model, ...]
     next_cursor: str | None = None
+    failures: tuple[HubtoolError, ...] = ()  # of hubs that were searched together with others
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +168,23 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A file by its hashes, lower case."""
+
+    sha256: str
+    autov3: str = ""  # of the tensors alone
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """A version that has a file with a hash."""
 
-    sha256: str
+    sha256: str  # of the file that was asked for
     model_id: Id
     version_id: Id
+    hub: str = ""
+    kind: str = "sha256"  # of the hash by which it was found
+    found: Found | None = None  # what the hub says of it, where it said so in the same breath
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +256,8 @@ class Hub(Protocol):
     def resolve(self, spec: str, wanted: str = "") -> Resolved:
         """The file that a SPEC names; `wanted` is a file's id or name, default the primary file."""
 
-    def identify(self, digests: Sequence[str]) -> Mapping[str, Match]:
-        """The hub's versions by SHA-256, for many files at once; what was unknown a few days ago is not asked again."""
+    def identify(self, wanted: Sequence[Fingerprint]) -> Identities:
+        """Whose many files are, by SHA-256; what was unknown a few days ago is not asked again."""
 
     def check(self, resolved: Resolved) -> None:
         """Raise what a download would be refused with (EarlyAccess, NeedsToken), as far as the hub tells beforehand."""

@@ -4,19 +4,22 @@
 - Large files carry their SHA-256 (the id of the LFS object); the file's address redirects to a content network.
 - What a file is, only its safetensors header says: it is read by a range request, so that a checkpoint of gigabytes is never
   fetched in the belief that it is a LoRA. A file that the user named is fetched whatever it is.
-- The catalogue is plain JSON and the transfer ours (verified, resumed, in constant memory), so `huggingface_hub` is not needed;
-  files that are stored in chunks (Xet) come through the bridge that answers ordinary requests.
+- The catalogue is plain JSON and the transfer ours; why not `huggingface_hub`'s and Xet's, docs/hubs.md says. Files that are
+  stored in chunks (Xet) come through the bridge that answers ordinary requests.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
-from hubtool.errors import AmbiguousSpec, BadSpec, WrongFile
+from hubtool.errors import AmbiguousSpec, BadSpec, UsageProblem, WrongFile
 from hubtool.hubs import huggingface_models as wire
-from hubtool.hubs.hub import Found, License, Model, RemoteFile, SearchPage, Version, choose_file
+from hubtool.hubs.filters import ordered, suits
+from hubtool.hubs.hub import LORA_TYPES, Found, License, Model, RemoteFile, SearchPage, Version, choose_file
 from hubtool.hubs.remote import Remote
 from hubtool.hubs.remote_header import is_adapter
 from hubtool.hubs.spec import ByRepository
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from hubtool.hubs.spec import Spec
 
 MAX_PAGES = 10  # of one search
+_START, _END = "0", "-"  # a search that has not begun, or is at its end, among the cursors of several
 MAX_PROBED = 8  # files whose headers are read to find the LoRA among them
 _SORTS = {"downloads": "downloads", "newest": "createdAt", "rating": "likes", "relevance": "downloads"}
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".zip", ".gguf")
@@ -61,17 +65,36 @@ class HuggingFace(Remote):
     """`Catalogue` over the API of huggingface.co, or of a mirror that HF_ENDPOINT names."""
 
     def search(self, query: Query) -> SearchPage:
-        """LoRAs for image and video models, by text and base model."""
+        """LoRAs for image and video models, by text and base model; of several base models, some of each.
+
+        Raises:
+            UsageProblem: another type of model is asked for, or the cursor is another search's.
+        """
+        others = [kind for kind in query.types if kind not in LORA_TYPES]
+        if others:
+            raise UsageProblem(f"{self._name} is searched for LoRAs only, not for {', '.join(others)}.", hint="")
+        # its filters must all hold, so that each base model is a search of its own
+        bases: list[tuple[str, ...]] = [(base,) for base in query.base_models] or [()]
+        cursors = _cursors(query.cursor, len(bases))
         found: dict[str, Model] = {}
-        cursor = query.cursor
+        for number, base in enumerate(bases):
+            room = min(max(1, query.limit // len(bases)), query.limit - len(found))
+            if cursors[number] != _END and room > 0:
+                more, cursors[number] = self._filled(replace(query, base_models=base, limit=room), cursors[number])
+                found |= {key: model for key, model in more.items() if key not in found}
+        models = ordered(found.values(), query.sort if len(bases) > 1 else "relevance")
+        return SearchPage(tuple(models), ",".join(cursors) if set(cursors) != {_END} else None)
+
+    def _filled(self, query: Query, cursor: str) -> tuple[dict[str, Model], str]:
+        """At most `query.limit` models from a cursor on, and the next cursor: what is left out leaves room for others."""
+        found: dict[str, Model] = {}
+        cursor = "" if cursor == _START else cursor
         for _ in range(MAX_PAGES):
-            models, cursor = self._page(query, cursor)
-            for model in models:
-                if query.nsfw != "none" or not model.nsfw:
-                    found.setdefault(str(model.id), model)
+            models, cursor = self._page(replace(query, limit=query.limit - len(found)), cursor)
+            found |= {str(model.id): model for model in models if suits(model, query)}
             if not cursor or len(found) >= query.limit:
                 break
-        return SearchPage(tuple(found.values())[: query.limit], cursor or None)
+        return dict(islice(found.items(), query.limit)), cursor or _END
 
     def look_up(self, wanted: Spec) -> Found:
         """A repository at a revision, pinned to its commit; with the file if the SPEC names one."""
@@ -170,6 +193,20 @@ def _parameters(query: Query, cursor: str) -> Iterator[tuple[str, str]]:
     yield "limit", str(min(100, query.limit))
     yield "full", "true"
     yield "cardData", "true"
+
+
+def _cursors(text: str, count: int) -> list[str]:
+    """Where to go on in each of the searches that one is made of.
+
+    Raises:
+        UsageProblem: the cursor belongs to a search of another make.
+    """
+    cursors = text.split(",") if text else [_START] * count
+    if len(cursors) != count:
+        raise UsageProblem(
+            "This cursor belongs to another search.", hint="Repeat the search with the same base models."
+        )
+    return cursors
 
 
 def _next_cursor(link: str) -> str:

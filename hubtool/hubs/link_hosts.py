@@ -40,13 +40,19 @@ _BROWSER: Mapping[str, str] = {
     "onedrive.live.com": "OneDrive shows a page first: open the link in a browser",
     "disk.yandex.ru": "Yandex Disk shows a page first: open the link in a browser",
     "cdn.discordapp.com": "Discord's links expire within a day",
+    "media.discordapp.net": "Discord's links expire within a day",
+    "framacalc.org": "a table: open it in a browser",
     "tensor.art": "Tensor.Art has no public downloads: look for the model on CivArchive",
     "seaart.ai": "SeaArt has no public downloads: look for the model on CivArchive",
     "liblib.art": "LibLib has no public downloads: look for the model on CivArchive",
 }
 _EXPIRED: Mapping[str, str] = {"litter.catbox.moe": "litterbox deletes its files after three days at the latest"}
+#: Hosts of pages of links: a page there, as far as it is no file, may be another list.
+_LISTS = frozenset(("rentry.org", "rentry.co", "github.com", "gitlab.com", "gitgud.io"))
+_ANOTHER_LIST = "perhaps another list of links: read it with `hubtool list-links`"
 _PICTURES = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".mp4", ".webm"))
 _TEXTS = frozenset((".txt", ".md", ".json", ".csv", ".yaml", ".html"))
+_TEXT, _NO_FILE = "a text", "no file of a model"
 _PROGRAMS = frozenset((".ps1", ".bat", ".cmd", ".sh", ".py", ".exe", ".js", ".msi"))
 _PIXELDRAIN = re.compile(r"/(?:u|api/file)/([A-Za-z0-9]{4,32})(?:/|$)")
 _MODEL_PAGE = re.compile(r"/(?:api/download/models|model-versions|models)/\d+")
@@ -75,6 +81,8 @@ def judge(url: str) -> Judgement:
     kind, reason = _by_host(host, own, parts.path)
     if not kind:
         kind, reason = _by_suffix(path.suffix.lower())
+        is_list = reason in {_NO_FILE, _TEXT} and host in _LISTS and len(path.parts) > 1
+        reason = _ANOTHER_LIST if is_list else reason
     return Judgement(kind, reason, path.name.partition(".")[0] or host)
 
 
@@ -110,7 +118,7 @@ def _by_suffix(suffix: str) -> tuple[str, str]:
         return "archive", ""
     if suffix in _REFUSED:
         return "manual", _REFUSED[suffix]
-    for kinds, reason in ((_PICTURES, "a picture"), (_TEXTS, "a text"), (_PROGRAMS, "a program: it is never run")):
+    for kinds, reason in ((_PICTURES, "a picture"), (_TEXTS, _TEXT), (_PROGRAMS, "a program: it is never run")):
         if suffix in kinds:
             return "skipped", reason
-    return "skipped", "no file of a model"
+    return "skipped", _NO_FILE

@@ -22,6 +22,7 @@ from hubtool.errors import (
     HubProblem,
     HubtoolError,
     NotFound,
+    NotRegularFile,
     StorageProblem,
 )
 from hubtool.hubs.addresses import Reach, literal_reach, origin, origin_if_any, public_url
@@ -199,14 +200,13 @@ class LinkList:
 
     def _fetched(self) -> tuple[str, str]:
         """The address that answered, and the page as text."""
-        refused: HubProblem | None = None
-        for address in addresses_of(self._source):
+        *others, last = addresses_of(self._source)
+        for address in others:
             try:
                 return address, self._text(address)
-            except HubProblem as error:
-                refused = refused or error
-                last = error
-        raise last
+            except HubProblem:  # what the page itself says is what people see
+                continue
+        return last, self._text(last)
 
     def _text(self, address: str) -> str:
         code = os.environ.get(RENTRY_CODE, "")
@@ -227,6 +227,10 @@ class LinkList:
         return text_of_html(body, address)
 
     def _from_disk(self, path: Path) -> ListPage:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise NotRegularFile(
+                path, f"{path} is not a regular file."
+            )  # a pipe that nobody writes to would be waited for
         try:
             with path.open("rb") as file:
                 body = file.read(MAX_PAGE_BYTES + 1)

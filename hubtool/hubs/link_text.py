@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 20_000
 MAX_LINE = 20_000  # characters; the rest of a longer line is passed over
+_NEAR = 400  # characters before a link that may name it
+_REMARK = 2_000  # characters after a link that are about it
 _URL = re.compile(r"https?://[^\s<>\"'\]|`]+", re.IGNORECASE)
-_HEADING = re.compile(r"\s{0,3}(#{1,6})(?!#)\s*(.+?)\s*#*\s*$")
+_HEADING = re.compile(r"\s{0,3}(#{1,6})(?!#)")
 _UNDERLINE = re.compile(r"\s*(=+|-{3,})\s*$")
-_MARKDOWN_LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\($")
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!~|<>])")
 _MIRROR = re.compile(r"[\s(\[|,]*(?:mirror|alt|alternative|backup)s?\b", re.IGNORECASE)
 _LABEL = re.compile(r"[\s:|*_~\->–—\"'“”]*(?P<label>[^\s|]+)")
@@ -46,10 +47,10 @@ _GENERIC = frozenset(
 )
 _TRIGGER = r"\b(?:activation|trigger|key(?=[\s-]?word))[\s-]*(?:trigger|tag|word|token|phrase|keyword)?s?"
 _QUOTED = re.compile(rf"{_TRIGGER}\s*(?:is|are|of|:|=)?\s*[\"“`]([^\"”`\n]{{1,300}})[\"”`]", re.IGNORECASE)
-_PLAIN = re.compile(
-    rf"{_TRIGGER}\s*(?:is|are|of|:|=)\s*(?P<words>[^\"“`\n]{{1,300}}?)(?=\s+(?:in|to|but|and\s+you|for|with|if|works?|when)\b|[.;()]|$)",
-    re.IGNORECASE,
-)
+_STATED = re.compile(rf"{_TRIGGER}\s*(?:is|are|of|:|=)\s*", re.IGNORECASE)
+_MAX_WORDS = 300  # characters of trigger words in prose
+_NO_WORDS = re.compile(r"[\"“`\n]")
+_END_OF_WORDS = re.compile(r"\s+(?:in|to|but|and\s+you|for|with|if|works?|when)\b|[.;()]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,13 @@ def read_links(text: str) -> list[Link]:
     page, previous = _Page(), ""
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw[:MAX_LINE]
+        if not line or line.isspace():
+            previous = ""
+            continue
         heading = _HEADING.match(line)
-        if heading and not _URL.search(line):
-            page.enter(len(heading[1]), _plain(heading[2]))
+        title = line[heading.end() :].strip().rstrip("#").rstrip() if heading else ""
+        if heading and title and not _URL.search(line):
+            page.enter(len(heading[1]), _plain(title))
         elif _UNDERLINE.match(line) and previous and not _URL.search(previous):
             page.enter(1 if line.strip()[0] == "=" else 2, _plain(previous))
         else:
@@ -138,52 +143,63 @@ def _of_line(line: str, number: int, page: _Page) -> Iterator[Link]:
             line=number,
             reason=verdict.reason,
         )
-    if not found and line.strip():
+    if not found:
         page.above = _plain(line)
 
 
 def _addresses(line: str) -> Iterator[tuple[str, int, int]]:
     """Addresses with where they begin and end, without the punctuation around them."""
     for match in _URL.finditer(line):
-        url = match[0]
-        while url:
-            if url[-1] in ".,;:!?*_~\\":
-                url = url[:-1]
-            elif url[-1] == ")" and url.count(")") > url.count("("):
-                url = url[: url.rindex(")")]
-            else:
-                break
-        # `](…)` of a link inside a link: what follows the first unmatched bracket is another one's
-        depth = 0
-        for position, character in enumerate(url):
-            depth += (character == "(") - (character == ")")
-            if depth < 0:
-                url = url[:position]
-                break
+        url = _trimmed(match[0])
         if "://" in url:
             yield _ESCAPED.sub(r"\1", url), match.start(), match.start() + len(url)
 
 
+def _trimmed(url: str) -> str:
+    """An address up to the first bracket that it does not open itself, and without a sentence's punctuation."""
+    depth = 0
+    for position, character in enumerate(url):
+        depth += (character == "(") - (character == ")")
+        if depth < 0:  # of the text around it, or of a link inside a link
+            url = url[:position]
+            break
+    return url.rstrip(".,;:!?*_~\\")
+
+
 def _label(line: str, start: int, end: int, page: _Page) -> tuple[str, str]:
     """What a link is called, and the rest of the line's text."""
-    inside = _MARKDOWN_LINK.search(line[:start])
-    rest = line[end:].lstrip(")>")
-    if inside and (text := _usable(_plain(inside[1]))):
+    opening = _opening(line, start)
+    rest = line[end : end + _REMARK].lstrip(")>")
+    if opening is not None and (text := _usable(_plain(line[opening + 1 : start - 2]))):
         return text, rest
     following = _LABEL.match(rest)
     if following and not following["label"].startswith(("http:", "https:", "[", "!")):
         first = _usable(_plain(following["label"]).rstrip(",;:"))
         if first:
             return first, rest[following.end() :]
-    before = _usable(_plain(line[: inside.start() if inside else start]).strip(" :-|*<>([•"))
+    stop = start if opening is None else opening
+    before = _usable(_plain(line[max(0, stop - _NEAR) : stop]).strip(" :-|*<>([•"))
     nearest = page.headings[-1][1] if page.headings else ""
     return before or _usable(page.above) or nearest, rest
 
 
+def _opening(line: str, start: int) -> int | None:
+    """Where the text of a Markdown link `[text](` that ends at `start` begins, if it is one and no longer than _NEAR."""
+    if not line.endswith("](", 0, start):
+        return None
+    depth = 0
+    for position in range(start - 2, max(-1, start - _NEAR), -1):
+        depth += (line[position] == "]") - (line[position] == "[")
+        if not depth:
+            return position
+    return None
+
+
 def _is_mirror(line: str, start: int, end: int) -> bool:
     """Whether the page calls a link another place of the file before it."""
-    inside = _MARKDOWN_LINK.search(line[:start])
-    return bool(_MIRROR.match(inside[1] if inside else line[end:].lstrip(")>")))
+    opening = _opening(line, start)
+    said = line[end : end + _NEAR].lstrip(")>") if opening is None else line[opening + 1 : start - 2]
+    return bool(_MIRROR.match(said))
 
 
 def _usable(text: str) -> str:
@@ -212,9 +228,26 @@ def triggers(text: str) -> tuple[str, ...]:
     """
     plain = _ESCAPED.sub(r"\1", text)
     found = [match[1] for match in _QUOTED.finditer(plain)]
-    found += [word for match in _PLAIN.finditer(_QUOTED.sub(" ", plain)) for word in match["words"].split(",")]
+    found += [word for words in _stated(_QUOTED.sub(" ", plain)) for word in words.split(",")]
     words = (one_line(word).strip(" ,'\"") for word in found)
     return tuple(dict.fromkeys(word for word in words if word and not _URL.search(word)))
+
+
+def _stated(text: str) -> Iterator[str]:
+    """What follows `trigger is` and the like, up to where the sentence goes on."""
+    at = 0
+    while match := _STATED.search(text, at):
+        window = text[match.end() : match.end() + _MAX_WORDS + 1]
+        quote = _NO_WORDS.search(window)
+        stop = _END_OF_WORDS.search(window, 1)
+        is_whole = len(window) <= _MAX_WORDS and quote is None
+        at = match.end()
+        if stop and (quote is None or stop.start() < quote.start()):
+            yield window[: stop.start()]
+            at += stop.start()
+        elif is_whole and window:
+            yield window
+            return
 
 
 def _unique(links: list[Link]) -> list[Link]:

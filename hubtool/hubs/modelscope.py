@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from pydantic import AliasPath, BeforeValidator, Field
 
-from hubtool.errors import BadSpec, NotFound
+from hubtool.errors import BadSpec
 from hubtool.hubs.hub import Found, Model, RemoteFile, SearchPage, Version, choose_file
 from hubtool.hubs.remote import Remote
 from hubtool.hubs.spec import ByRepository
+from hubtool.hubs.text import one_line
 from hubtool.hubs.tolerant import Count, Flag, Line, Tolerant, only_objects, read, sha256_digits
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ class _File(Tolerant):
     size_bytes: Count = Field(None, validation_alias="Size")
     sha256: Annotated[str, BeforeValidator(sha256_digits)] = Field("", validation_alias="Sha256")
     type: Line = Field("", validation_alias="Type")
-    revision: Line = Field("", validation_alias="Revision")
 
 
 class _Listing(Tolerant):
@@ -57,11 +57,8 @@ class ModelScope(Remote):
             raise BadSpec("ModelScope knows repositories only.", hint="Write ms:OWNER/REPO[@REVISION][/FILE].")
         revision = wanted.revision or "master"
         parameters = [("Revision", revision), ("Recursive", "true")]
-        listing = read(
-            _Listing, self._client.get_json(f"/api/v1/models/{wanted.name}/repo/files", parameters), self._name
-        )
-        if listing.ok is False:  # errors come with status 200 too
-            raise NotFound(f"{self._name} has no {wanted.name} at {revision}: {listing.message or 'no reason given'}")
+        path = f"/api/v1/models/{wanted.name}/repo/files"
+        listing = read(_Listing, self._client.get_json(path, parameters, _refusal), self._name)
         files = [self._file(wanted.name, revision, entry) for entry in listing.files if _is_weights(entry)]
         safe = [file for file in files if file.name.endswith(".safetensors")]
         version = Version(
@@ -85,6 +82,12 @@ class ModelScope(Remote):
             size_bytes=entry.size_bytes,
             hashes={"sha256": entry.sha256} if entry.sha256 else {},
         )
+
+
+def _refusal(value: object) -> str:
+    """What an answer says against the question: errors come with status 200 too."""
+    said = read(_Listing, value, "ModelScope") if isinstance(value, dict) else _Listing()
+    return one_line(said.message) or "no reason given" if said.ok is False else ""
 
 
 def _is_weights(entry: _File) -> bool:

@@ -28,7 +28,7 @@ from hubtool.hubs.places import (
 )
 from hubtool.hubs.question import Site
 from hubtool.hubs.sources import Sources
-from hubtool.hubs.tokens import Store, token_in_force
+from hubtool.hubs.tokens import Store, refuse_plain, token_in_force
 from hubtool.hubs.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ class _Opening:
         own = origin(bases[0])
         family = next((family for family in (relatives, CIVITAI_ORIGINS) if own in family), frozenset({own}))
         store = Store(self.settings.directories.config / "tokens.json")
-        token = token_in_force(own, store, in_use=in_use)
+        token = token_in_force(own, store, in_use=in_use, may_ask=not self.settings.offline)
+        if token.value:
+            refuse_plain(own, token.source)
         site = Site(bases[0], family, token.value, tuple(bases[1:]), token.source)
         return Client(site, self.settings, self.traffic)
 

@@ -10,7 +10,7 @@ import re
 
 _LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
 _SECRET_HEADER = re.compile(
-    r"(b?['\"](?:authorization|cookie|set-cookie|location)['\"],\s*b?)(['\"]).*?\2(?=[,)\]])", re.IGNORECASE
+    r"(b?['\"](?:(?:proxy-)?authorization|cookie|set-cookie|location)['\"],\s*b?)(['\"]).*?\2(?=[,)\]])", re.IGNORECASE
 )
 _QUERY = re.compile(r"((?:https?://|/)[^\s?'\"]*)\?[^\s'\"]*")
 _LOGIN = re.compile(r"(\w+://)[^\s/@'\"]+@")

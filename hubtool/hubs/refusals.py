@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubtool.errors import (
+    BadAnswer,
     BrowserNeeded,
     EarlyAccess,
     Forbidden,
@@ -83,6 +84,9 @@ def _forbidden(refusal: Refusal, message: str) -> HubProblem:
         return EarlyAccess(
             message, url=refusal.url, deadline=one_line(deadline)[:40] if isinstance(deadline, str) else ""
         )
+    if _is_page(refusal.body):  # the hub itself answers in JSON
+        hint = "A firewall in front of the hub refuses; try again later, or from another network."
+        return BadAnswer(message, url=refusal.url, hint=hint)
     if str(table.get("value", "")).startswith(("hotlink", "file_rate_limited_captcha")):  # pixeldrain
         return BrowserNeeded(message, url=refusal.url)
     return Forbidden(message, url=refusal.url)
@@ -121,6 +125,10 @@ def _absent(refusal: Refusal, message: str) -> HubProblem:
 
 _BY_CODE = {"GatedRepo": _gated, "RepoNotFound": _absent, "RevisionNotFound": _missing, "EntryNotFound": _missing}
 _BY_STATUS = {401: _unauthorised, 403: _forbidden, 404: _missing, 410: _gone, 429: _quota, 451: _region}
+
+
+def _is_page(body: bytes) -> bool:
+    return body.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _lasts(words: str) -> bool:

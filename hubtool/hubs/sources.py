@@ -1,8 +1,9 @@
 """Several catalogues behind one `Hub`: what the first does not have is asked of the next.
 
 A SPEC that says where it belongs (a repository, a page of another hub, a list of links) is asked there and nowhere else.
-A hash is the same everywhere, so it goes down the whole chain; a number is one hub's own, so it goes on only to hubs that
-count alike. What a person typed is always asked for, whatever was answered before.
+A hash is the same everywhere, so it goes down the whole chain, also past a hub that is away; a number is one hub's own, so
+it goes on only to hubs that count alike, and only where the first one does not have it. Offline, whoever once knew it answers.
+What a person typed is always asked for, whatever was answered before.
 """
 
 from __future__ import annotations
@@ -10,24 +11,43 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from hubtool.errors import EarlyAccess, HubProblem, NeedsToken, NotFound, UsageProblem
+from hubtool.errors import (
+    BadAnswer,
+    EarlyAccess,
+    HubProblem,
+    HubtoolError,
+    NeedsToken,
+    NetworkFailure,
+    NotFound,
+    Offline,
+    RateLimited,
+    UsageProblem,
+)
 from hubtool.hubs.addresses import origin_if_any
 from hubtool.hubs.answers import Misses
 from hubtool.hubs.civitai import CivitaiHub
 from hubtool.hubs.direct import direct_file
 from hubtool.hubs.hub import ALLOWED_LEVELS, Found, Resolved, SearchPage, newest, pictures_within
+from hubtool.hubs.identification import identify
 from hubtool.hubs.link_lists import LinkList
 from hubtool.hubs.spec import ByEntry, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, parse
+from hubtool.hubs.tokens import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
     from hubtool.hubs.client import Client
-    from hubtool.hubs.hub import Catalogue, Id, Match, Model, Nsfw, PreviewImage, Query, Version
+    from hubtool.hubs.hub import Catalogue, Fingerprint, Id, Model, Nsfw, PreviewImage, Query, Version
+    from hubtool.hubs.identification import Identities
     from hubtool.hubs.spec import Spec
 
     T = TypeVar("T")
+
+
+_WITH_ACCOUNTS = {"civitai", "huggingface"}
+#: Failures after which a hash, which means the same everywhere, is asked of the next; a number's newest version may differ.
+_AWAY = (NetworkFailure, BadAnswer, RateLimited)
 
 
 class Sources:
@@ -56,16 +76,30 @@ class Sources:
         own = origin_if_any(resolved.file.url)
         hubs = [self._catalogue(resolved.hub)] if resolved.hub else []
         hubs += [*self._in_use, *self._further]
+        if key_of(own) in _WITH_ACCOUNTS and not isinstance(hubs[0], LinkList):
+            hubs.append(self._catalogue(key_of(own)))  # an archive's mirror: its host has a login of its own
         return next((hub.client for hub in hubs if own in hub.client.site.origins), hubs[0].client)
 
     # ------------------------------------------------------------ questions
 
     def search(self, query: Query) -> SearchPage:
-        """A page of each hub in use, in their order; only a single hub's search can be gone on with."""
-        pages = [hub.search(query) for hub in self._in_use]
-        if len(pages) == 1:
-            return pages[0]
-        return SearchPage(tuple(model for page in pages for model in page.models))
+        """A page of each hub in use, in their order; only a single hub's search can be gone on with.
+
+        Raises:
+            HubtoolError: the only hub fails, or all of them do: what the first one said.
+        """
+        if len(self._in_use) == 1:
+            return self._in_use[0].search(query)
+        models: list[Model] = []
+        failures: list[HubtoolError] = []
+        for hub in self._in_use:
+            try:
+                models += hub.search(query).models
+            except HubtoolError as error:
+                failures.append(error)
+        if len(failures) == len(self._in_use):
+            raise failures[0]
+        return SearchPage(tuple(models), None, tuple(failures))
 
     def model(self, model_id: Id) -> Model:
         """One model with all its versions."""
@@ -104,20 +138,13 @@ class Sources:
 
         return self._first(parsed, file_of)
 
-    def identify(self, digests: Sequence[str]) -> dict[str, Match]:
-        """The hub's versions by SHA-256, for many files at once; what was unknown a few days ago is not asked again."""
-        hub = self._in_use[0]
-        if not isinstance(hub, CivitaiHub):
-            raise UsageProblem(f"{hub.name} cannot be asked for many hashes at once.", hint="Use --hub civitai.")
-        misses = Misses(hub.client.settings.directories.cache / "misses.tsv")
-        asked = sorted({digest.lower() for digest in digests} - misses.recent(hub.name))
-        found: dict[str, Match] = {}
-        for match in hub.matches(asked):
-            known = found.setdefault(match.sha256, match)
-            if int(match.version_id) < int(known.version_id):  # the oldest is the one that the others copied
-                found[match.sha256] = match
-        misses.add(hub.name, set(asked) - set(found))
-        return found
+    def identify(self, wanted: Sequence[Fingerprint]) -> Identities:
+        """Whose many files are: by the first hub, and by those that come after it where it does not know them."""
+        first, *others = self._in_use
+        if not isinstance(first, CivitaiHub):
+            raise UsageProblem(f"{first.name} cannot be asked for many hashes at once.", hint="Use --hub civitai.")
+        misses = Misses(first.client.settings.directories.cache / "misses.tsv")
+        return identify(first, [*others, *self._further], wanted, misses)
 
     def check(self, resolved: Resolved) -> None:
         """Raise what a download would be refused with, as far as the hub tells beforehand."""
@@ -127,6 +154,10 @@ class Sources:
         terms, title = hub.terms(resolved.version.id), f"{resolved.model.name} ({resolved.version.name})"
         if terms.is_early:
             raise EarlyAccess(f"{title} is in early access.", url=resolved.model.url, deadline=terms.free_from)
+        if terms.is_paid:
+            raise EarlyAccess(f"{title} has to be paid for.", url=resolved.model.url)
+        if terms.is_private and not hub.client.site.token:
+            raise NeedsToken(f"{title} is private: log in as somebody who was let in.", url=resolved.model.url)
         if terms.requires_login and not hub.client.site.token:
             raise NeedsToken(f"{title} is for people who are logged in.", url=resolved.model.url)
 
@@ -192,16 +223,15 @@ class Sources:
 
     def _first(self, wanted: Sequence[Spec], use: Callable[[Catalogue, Found], T]) -> T:
         """What the first catalogue gives that has what is wanted; if none has, what the first one said."""
-        first: NotFound | None = None
+        first: HubProblem | None = None
         questions = [(hub, form) for form in wanted for hub in self._asked(form)]
         for hub, form in questions:
             try:
                 return use(hub, hub.look_up(form))
-            except NotFound as error:
+            except HubProblem as error:
+                if first is None and not isinstance(error, (NotFound, Offline, *(_AWAY if _is_hash(form) else ()))):
+                    raise  # only the first one's failures matter
                 first = first or error
-            except HubProblem:
-                if first is None:  # only the first one's failures matter
-                    raise
         raise first or UsageProblem("No hub is in use.")
 
     def _by_hash_elsewhere(self, digest: str, besides: str) -> Iterator[Resolved]:
@@ -210,11 +240,15 @@ class Sources:
                 continue
             try:
                 found = hub.look_up(ByHash("sha256", digest))
+                version = found.version or newest(found.model)
             except HubProblem:
                 continue
-            version = found.version or newest(found.model)
             files = [file for file in version.files if file.sha256 == digest]
             yield from (Resolved(hub.name, found.model, version, file) for file in files)
+
+
+def _is_hash(wanted: Spec) -> bool:
+    return isinstance(wanted, ByHash)
 
 
 def _model_spec(model_id: Id) -> ByModel:

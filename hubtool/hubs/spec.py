@@ -31,11 +31,12 @@ from hubtool.hubs.places import CIVITAI_ORIGINS, NUMBERED_SITES, repository_site
 from hubtool.settings import from_home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import TextIO
     from urllib.parse import SplitResult
 
 HASH_DIGITS = {"sha256": 64, "autov1": 8, "autov2": 10, "autov3": 12, "blake3": 64, "crc32": 8}
+MAX_LIST = 16 << 20  # characters of a file of SPECs
 MAX_ID = 2**31 - 1  # Civitai's ids are 32-bit integers
 _REPOSITORY = re.compile(r"(?P<name>[\w.\-]+/[\w.\-]+)(?:@(?P<revision>[^/@\s]+))?(?:/(?P<path>[^\s].*))?", re.ASCII)
 _REPOSITORY_PREFIXES = {"hf": "huggingface", "ms": "modelscope"}
@@ -139,22 +140,29 @@ def expand(specs: Sequence[str], stdin: TextIO) -> list[str]:
     found: list[str] = []
     for spec in specs:
         if spec == "-":
-            found += _lines(spec, stdin.readlines)
+            found += _lines(spec, lambda: stdin.read(MAX_LIST + 1))
         elif spec.startswith("@") and len(spec) > 1:
-            path = Path(spec[1:])
-            found += _lines(spec, lambda path=path: path.read_text("utf-8-sig").splitlines())  # type: ignore[misc]  # bound now
+            found += _lines(spec, lambda path=Path(spec[1:]): _beginning(path))  # type: ignore[misc]  # bound now
         else:
             found.append(spec)
     return found
 
 
-def _lines(name: str, read: Callable[[], Iterable[str]]) -> list[str]:
+def _beginning(path: Path) -> str:
+    with path.open(encoding="utf-8-sig") as file:
+        return file.read(MAX_LIST + 1)
+
+
+def _lines(name: str, read: Callable[[], str]) -> list[str]:
     try:
-        stripped = [line.strip() for line in read()]
+        text = read()
     except OSError as error:
         raise StorageProblem(name, error.strerror or "cannot be read") from error
     except UnicodeDecodeError as error:
         raise BadSpec(f"{name} is no UTF-8 text.") from error
+    if len(text) > MAX_LIST:
+        raise BadSpec(f"{name} has more than {MAX_LIST >> 20} million characters: that is no list of SPECs.")
+    stripped = [line.strip() for line in text.splitlines()]
     return [line for line in stripped if line and not line.startswith("#")]
 
 
@@ -209,6 +217,8 @@ def _known_page(host: str, parts: SplitResult, *, is_own: bool) -> Spec | None:
     if not (is_own or host in CIVITAI_ORIGINS or host in NUMBERED_SITES):
         return None
     found = _page(parts.path, parse_qs(parts.query))
+    if found is None and (host in CIVITAI_ORIGINS or host in NUMBERED_SITES):
+        raise BadSpec(f"This page of {parts.hostname} shows no model: {parts.path[:200]}")
     hub = NUMBERED_SITES.get(host, "")
     return replace(found, hub=hub) if hub and isinstance(found, ByModel) else found
 

@@ -36,6 +36,7 @@ _BLOCKS = frozenset(
     ]
 )
 _SILENT = frozenset(("script", "style"))
+MAX_HTML = 1 << 20  # characters of a description; nobody reads further
 
 
 def clean(text: str) -> str:
@@ -67,7 +68,7 @@ def plain_text(html: str) -> str:
     'Use 0.8.\\na\\nb'
     """
     reader = _Reader()
-    reader.feed(tame_html(html))
+    reader.feed(tame_html(html[:MAX_HTML]))
     reader.close()
     lines = (" ".join(line.split()) for line in clean("".join(reader.pieces)).split("\n"))
     return "\n".join(line for line in lines if line)

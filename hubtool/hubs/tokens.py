@@ -11,13 +11,14 @@ import contextlib
 import importlib
 import json
 import os
-from dataclasses import dataclass, field
+import secrets
 from typing import TYPE_CHECKING, Protocol, cast
 
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.formats.atomic import reraise
+from hubtool.hubs.addresses import Reach, reach_of_host
+from hubtool.hubs.hugging_face_login import Token, token_of_login
 from hubtool.hubs.places import CIVITAI_ORIGINS, repository_site
-from hubtool.settings import from_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,14 +28,6 @@ ANY_HUB = ("HUBTOOL_TOKEN",)
 CIVITAI = ("HUBTOOL_CIVITAI_TOKEN", "CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY")
 HUGGING_FACE = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SERVICE = "hubtool"
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A secret and where it was found."""
-
-    value: str = field(default="", repr=False)
-    source: str = ""  # a variable's name, "keyring", or a file
 
 
 class _Keyring(Protocol):
@@ -57,10 +50,10 @@ def token_for(hub_origin: str, environment: Mapping[str, str] | None = None, *, 
     return _from_environment(hub_origin, os.environ if environment is None else environment, in_use=in_use).value
 
 
-def token_in_force(hub_origin: str, store: Store, *, in_use: bool = True) -> Token:
-    """The token for a hub: of the environment, else the stored one, else the one that `hf auth login` wrote.
+def token_in_force(hub_origin: str, store: Store, *, in_use: bool = True, may_ask: bool = True) -> Token:
+    """The token for a hub: of the environment, else the stored one, else that of a login to Hugging Face.
 
-    `in_use` says that it is the hub that HUBTOOL_TOKEN is for.
+    `in_use` says that it is the hub that HUBTOOL_TOKEN is for, `may_ask` whether a login may be renewed over the network.
 
     Raises:
         UsageProblem: a token that cannot be one.
@@ -70,7 +63,8 @@ def token_in_force(hub_origin: str, store: Store, *, in_use: bool = True) -> Tok
     if not found.value:
         found = store.read(key_of(hub_origin))
     if not found.value and repository_site(hub_origin) == "huggingface":
-        found = _from_hugging_face_login(os.environ)
+        found = token_of_login(os.environ, may_ask=may_ask)
+        found = Token(checked(found.value, found.source), found.source) if found.value else Token()
     return found
 
 
@@ -84,6 +78,19 @@ def checked(token: str, source: str) -> str:
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise UsageProblem(f"{source} holds characters that no token has.", hint="Copy the API key again.")
     return token
+
+
+def refuse_plain(hub_origin: str, source: str) -> None:
+    """Raise if a hub would hear a token over plain http from beyond this network, where everybody in between hears it too.
+
+    Raises:
+        UsageProblem: it would.
+    """
+    scheme, _, host = hub_origin.partition("://")
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    if scheme == "http" and reach_of_host(name) is Reach.PUBLIC:
+        hint = "Give the hub's https address, or do without the token."
+        raise UsageProblem(f"{source} is not sent over plain http to {name}.", hint=hint)
 
 
 def key_of(hub_origin: str) -> str:
@@ -157,7 +164,7 @@ class Store:
 
     def _save(self, table: Mapping[str, str]) -> None:
         """Replace the file as a whole; it is never readable by others, not even for a moment."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -183,17 +190,6 @@ def _from_environment(hub_origin: str, environment: Mapping[str, str], *, in_use
         if token:
             return Token(token, name)
     return Token()
-
-
-def _from_hugging_face_login(environment: Mapping[str, str]) -> Token:
-    """The token that `hf auth login` wrote (huggingface_hub constants.py: HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME)."""
-    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    home = environment.get("HF_HOME") or f"{cache}/huggingface"
-    path = from_home(os.path.expandvars(environment.get("HF_TOKEN_PATH") or f"{home}/token"))
-    try:
-        return Token(checked(path.read_text("utf-8"), str(path)), str(path))
-    except (OSError, UnicodeDecodeError):
-        return Token()
 
 
 def _keyring() -> _Keyring | None:

@@ -72,7 +72,7 @@ def with_ids(value: object) -> object:
     return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(as_count(entry.get("id")), int)]
 
 
-def only_objects(value: object) -> object:
+def only_objects(value: object) -> list[Mapping[str, object]]:
     """The objects of a list."""
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
@@ -104,7 +104,9 @@ def _hashes(value: object) -> object:
 
 
 def _level(value: object) -> object:
-    """A bit mask; the images of 2023 have words."""
+    """A bit mask; the images of 2023 have words, older ones only say that they are explicit."""
+    if value is True:
+        return _IMAGE_LEVELS["x"]
     if isinstance(value, str) and value.lower() in _IMAGE_LEVELS:
         return _IMAGE_LEVELS[value.lower()]
     return max(0, int(found)) if isinstance(found := as_number(value), float) else 0

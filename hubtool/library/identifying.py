@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import HubtoolError
 from hubtool.formats.safetensors import read_safetensors
+from hubtool.hubs.hub import Fingerprint, Resolved
 from hubtool.library.companions import MODELS
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import read_facts
@@ -20,7 +21,8 @@ from hubtool.library.tidying import Tidier
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from hubtool.hubs.hub import Hub, Match, Resolved
+    from hubtool.errors import HubProblem
+    from hubtool.hubs.hub import Hub, Match
     from hubtool.library.index import Index
     from hubtool.library.record import Digests
     from hubtool.settings import Settings
@@ -69,22 +71,33 @@ def files_of(index: Index, settings: Settings, words: Iterable[str]) -> Iterator
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Every file in order, and which hubs could not be asked to the end."""
+
+    files: tuple[Identified, ...]
+    failures: tuple[HubProblem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Identifier:
-    """Asks one hub about files. With `save`, what it says of installed ones goes into the index, as if they came from there."""
+    """Asks hubs about files. With `save`, what they say of installed ones goes into the index, as if they came from there."""
 
     index: Index
     hub: Hub
     save: bool = False
 
-    def identify(self, paths: Sequence[Path]) -> list[Identified]:
-        """Whose files these are: all by SHA-256 at once, what is left by the hash of the tensors.
+    def identify(self, paths: Sequence[Path]) -> Answered:
+        """Whose these files are: by SHA-256 and by the hash of the tensors.
 
         Raises:
             HubProblem: the hub cannot be asked. FileProblem, StorageProblem: a file cannot be read.
         """
         known = [(path, self._digests(path)) for path in paths]
-        matches = self.hub.identify([digests.sha256 for _, digests in known]) if known else {}
-        return [self._identified(path, digests, matches.get(digests.sha256)) for path, digests in known]
+        if not known:
+            return Answered(())
+        said = self.hub.identify([Fingerprint(digests.sha256, digests.autov3 or "") for _, digests in known])
+        files = tuple(self._identified(path, digests, said.matches.get(digests.sha256)) for path, digests in known)
+        return Answered(files, said.failures)
 
     def _digests(self, path: Path) -> Digests:
         installed = self.index.at(path.absolute())
@@ -94,16 +107,22 @@ class Identifier:
         architecture = read_facts(path).architecture
         trained = tuple(_trained_on(path))
         bare = Identified(path, digests.sha256, "unknown", architecture=architecture, lineage=trained)
-        if match:
-            bare = replace(bare, status="found", hub=self.hub.name, hash_kind="sha256")
-            bare = replace(bare, model_id=match.model_id, version_id=match.version_id)
-        elif not digests.autov3:
+        if match is None:
             return bare
-        try:
-            resolved = self.hub.resolve(f"v:{match.version_id}" if match else f"autov3:{digests.autov3}")
-        except HubtoolError:  # unknown; or archived, paid, with several files: then the ids are all there is
-            return bare
-        return self._described(bare, resolved)
+        ids = {"model_id": match.model_id or None, "version_id": match.version_id or None}
+        bare = replace(bare, status="found", hub=match.hub, hash_kind=match.kind, **ids)  # type: ignore[arg-type]  # ids both
+        resolved = self._resolved(match)
+        return self._described(bare, resolved) if resolved else bare
+
+    def _resolved(self, match: Match) -> Resolved | None:
+        """What the hub says of a match; None where the ids are all there is."""
+        found = match.found
+        if found and found.version and found.file and not (self.save and match.kind == "sha256"):
+            return Resolved(match.hub, found.model, found.version, found.file)
+        try:  # what is to be kept is asked for in full
+            return self.hub.resolve(f"v:{match.version_id}")
+        except HubtoolError:  # archived, paid, with several files
+            return None
 
     def _described(self, bare: Identified, resolved: Resolved) -> Identified:
         origin = origin_of(resolved)
@@ -113,11 +132,6 @@ class Identifier:
         said = (Lineage(origin.base_model, f"{resolved.hub}: base model of the version"),) if origin.base_model else ()
         return replace(
             bare,
-            status="found",
-            hub=resolved.hub,
-            model_id=resolved.model.id,
-            version_id=resolved.version.id,
-            hash_kind=bare.hash_kind or "autov3",
             name=f"{resolved.model.name} {resolved.version.name}".strip(),
             base_model=origin.base_model or None,
             url=origin.url or None,

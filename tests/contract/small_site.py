@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+
+from contract.certificates import server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +47,20 @@ def page(value: object, status: int = 200, **headers: str) -> Page:
 
 
 class SmallSite:
-    """`pages` maps a path to its answer, or to a function of the request."""
+    """`pages` maps a path to its answer, or to a function of the request; `secure` serves it over TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1", *, secure: bool = False) -> None:
         self.pages: dict[str, Page | Callable[[Asked], Page]] = {}
         self.asked: list[Asked] = []
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = (_Server6 if ":" in address else _Server)((address, 0), _Handler)
         self._server.site = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.port = int(self._server.server_address[1])
+        if secure:
+            self._server.socket = server_context().wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        host = f"[{address}]" if ":" in address else address
+        self.url = f"http{'s' if secure else ''}://{host}:{self.port}"
 
     def __enter__(self) -> SmallSite:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
@@ -72,6 +81,10 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are no news here."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,11 +13,11 @@ from contract.faulty_hub import MODEL, VERSION, Fault, FaultyHub, lora
 from contract.small_site import Asked, Page, SmallSite, page
 from unit.library.small_lora import small_lora
 
-from hubtool.errors import EarlyAccess, Forbidden, NeedsToken, NotFound, UsageProblem
+from hubtool.errors import BadAnswer, EarlyAccess, Forbidden, NeedsToken, NotFound, UsageProblem
 from hubtool.hubs.batch import Wish, download_all
 from hubtool.hubs.civitai_names import BASE_MODELS, MODEL_TYPES
 from hubtool.hubs.delivery import deliver
-from hubtool.hubs.hub import Query
+from hubtool.hubs.hub import Fingerprint, Query
 from hubtool.hubs.opening import open_hub
 from hubtool.hubs.transfer import Transfer
 from hubtool.settings import Directories, Settings
@@ -74,6 +74,20 @@ def test_a_base_model_that_is_newer_than_we_are_is_learnt_from_the_hub(site: Sma
     with pytest.raises(UsageProblem) as caught:
         hub.search(Query(base_models=("SDXL",)))
     assert "SDXL 1.0" in caught.value.hint
+
+
+def test_a_type_that_is_newer_than_we_are_is_learnt_and_a_wrong_one_is_named(site: SmallSite, hub: Hub) -> None:
+    site.pages["/api/v1/enums"] = page({"ModelType": ["LORA", "LoFi"], "BaseModel": []})
+    hub.search(Query(types=("lofi",)))
+    assert site.asked[-1].query["types"] == ["LoFi"]
+    with pytest.raises(UsageProblem, match="no type LOR") as caught:
+        hub.search(Query(types=("LOR",)))
+    assert "LORA" in caught.value.hint
+
+
+def test_a_server_that_ignores_the_limit_is_held_to_it(site: SmallSite, hub: Hub) -> None:
+    site.pages["/api/v1/models"] = page({"items": [{"id": number} for number in range(1, 90)]})
+    assert len(hub.search(Query(limit=5)).models) == 5
 
 
 def test_a_hub_that_has_no_list_of_names_is_asked_all_the_same(site: SmallSite, hub: Hub) -> None:
@@ -146,6 +160,34 @@ def test_a_refusal_without_a_reason_gets_the_one_that_the_hub_gives_elsewhere(tm
         deliver(hub, hub.resolve(str(MODEL)), Transfer(tmp_path / "out"))
 
 
+@pytest.mark.parametrize(
+    ("terms", "error", "words"),
+    [
+        ({"checkPermission": True, "availability": "EarlyAccess"}, EarlyAccess, "has to be paid for"),
+        (
+            {"checkPermission": True, "availability": "EarlyAccess", "earlyAccessEndsAt": "2999-01-01T00:00:00Z"},
+            EarlyAccess,
+            "early access",
+        ),
+        ({"checkPermission": True, "availability": "Private"}, NeedsToken, "private"),
+        ({"requireAuth": True, "availability": "Public"}, NeedsToken, "logged in"),
+    ],
+    ids=["paid", "early", "private", "login"],
+)
+def test_paid_early_private_and_login_are_told_apart(
+    tmp_path: Path, terms: dict[str, object], error: type[Exception], words: str
+) -> None:
+    """Before the download and after a bare refusal alike."""
+    no_access = json.dumps(recorded("err_403_no_access.json")["body"]).encode()
+    with civitai_with(terms, 403, no_access) as server:
+        hub = server.open(tmp_path)
+        outcome = download_all(hub, [str(MODEL)], Wish(dry_run=True), Transfer(tmp_path), 1)[0]
+        assert type(outcome.error) is error
+        assert words in str(outcome.error)
+        with pytest.raises(error, match=words):
+            deliver(hub, hub.resolve(str(MODEL)), Transfer(tmp_path / "out"))
+
+
 def test_a_dry_run_says_what_the_download_would_meet(tmp_path: Path) -> None:
     wish = Wish(dry_run=True)
     with civitai_with({"requireAuth": True}, 307, b"") as server:
@@ -165,7 +207,7 @@ def test_many_files_are_identified_with_one_request(site: SmallSite, hub: Hub) -
     newer = recorded_row | {"modelVersionId": 9_999_999}
     site.pages[BY_HASH] = page([newer, recorded_row, None, {"hash": "cut"}, {"modelVersionId": "x", "hash": known}])
     other = hashlib.sha256(b"unknown").hexdigest()
-    found = hub.identify([known.upper(), other])
+    found = hub.identify([Fingerprint(known.upper()), Fingerprint(other)]).matches
     assert set(found) == {known}
     assert (found[known].model_id, found[known].version_id) == (827184, 2514310)  # the oldest
     assert json.loads(site.asked[0].body) == sorted([known.upper(), other.upper()])
@@ -174,7 +216,7 @@ def test_many_files_are_identified_with_one_request(site: SmallSite, hub: Hub) -
 
 def test_ten_thousand_hashes_are_one_batch_and_one_more_is_another(site: SmallSite, hub: Hub) -> None:
     site.pages[BY_HASH] = page([])
-    hub.identify([hashlib.sha256(str(n).encode()).hexdigest() for n in range(10_001)])
+    hub.identify([Fingerprint(hashlib.sha256(str(n).encode()).hexdigest()) for n in range(10_001)])
     assert sorted(len(json.loads(asked.body)) for asked in site.asked) == [1, 10_000]
 
 
@@ -184,7 +226,7 @@ def test_an_unknown_hash_is_not_asked_for_again_until_it_expires_but_a_typed_one
     site.pages[BY_HASH] = page([])
     digest = hashlib.sha256(lora()).hexdigest()
     for _ in range(2):
-        open_hub(settings(site.url, tmp_path)).identify([digest])
+        open_hub(settings(site.url, tmp_path)).identify([Fingerprint(digest)])
     assert [json.loads(asked.body) for asked in site.asked] == [[digest.upper()]]
     with pytest.raises(NotFound):
         open_hub(settings(site.url, tmp_path)).find(f"sha256:{digest}")
@@ -192,7 +234,7 @@ def test_an_unknown_hash_is_not_asked_for_again_until_it_expires_but_a_typed_one
     path = tmp_path / "e" / "misses.tsv"
     name, moment, row = path.read_text().split("\t")
     path.write_text(f"{name}\t{int(moment) - 8 * 86_400}\t{row}")
-    open_hub(settings(site.url, tmp_path)).identify([digest])
+    open_hub(settings(site.url, tmp_path)).identify([Fingerprint(digest)])
     assert site.asked[-1].path == BY_HASH
 
 
@@ -200,7 +242,7 @@ def test_the_sample_hub_identifies_its_own_files(tmp_path: Path) -> None:
     hub = open_hub(replace(settings("sample", tmp_path), timeout_s=20))
     files = [version.files[0] for model in hub.search(Query(limit=3)).models for version in model.versions]
     digests = [file.sha256 for file in files if file.sha256]
-    assert set(hub.identify(digests)) == set(digests)
+    assert set(hub.identify([Fingerprint(digest) for digest in digests]).matches) == set(digests)
 
 
 # ---------------------------------------------------------------- the archive of answers
@@ -233,6 +275,28 @@ def test_a_damaged_archive_is_passed_over(site: SmallSite, tmp_path: Path) -> No
         path.write_bytes(b"\x1f\x8bdamaged")
     assert open_hub(chosen).client.answers.latest(f"{site.url}/api/v1/models/5") is None
     assert open_hub(chosen).model(5).name == "first"
+    assert open_hub(replace(chosen, offline=True)).model(5).name == "first"  # and mended
+
+
+@pytest.mark.parametrize("outage", [b"<html>We will be back soon</html>", b"", b"{", b"[" * 5000])
+def test_what_an_outage_answers_is_not_kept_in_place_of_what_was_known(
+    site: SmallSite, tmp_path: Path, outage: bytes
+) -> None:
+    chosen = settings(site.url, tmp_path)
+    site.pages["/api/v1/models/5"] = page({"id": 5, "name": "first"})
+    open_hub(chosen).model(5)
+    site.pages["/api/v1/models/5"] = Page(outage)
+    with pytest.raises(BadAnswer):
+        open_hub(chosen).model(5)
+    assert open_hub(replace(chosen, offline=True)).model(5).name == "first"
+
+
+def test_a_page_instead_of_the_api_sends_us_to_the_hubs_other_address(site: SmallSite, tmp_path: Path) -> None:
+    with SmallSite() as sister:
+        site.pages["/api/v1/models/5"] = Page(b"<html>We will be back soon</html>")
+        sister.pages["/api/v1/models/5"] = page({"id": 5, "name": "there"})
+        both = replace(settings(site.url, tmp_path), hub="mine", hubs={"mine": f"{site.url}, {sister.url}"})
+        assert open_hub(both).model(5).name == "there"
 
 
 def test_errors_are_not_kept(site: SmallSite, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from contract.faulty_hub import MODEL, Fault, FaultyHub
 
 from hubtool.errors import HubProblem, NetworkFailure, NotFound, UnsafeAddress
+from hubtool.hubs.addresses import Reach
 from hubtool.hubs.client import USER_AGENT, Client
 from hubtool.hubs.question import Site
 from hubtool.hubs.retry import TryAgain
+from hubtool.settings import Directories, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,26 @@ def test_a_name_that_leads_inside_is_noticed_before_anything_is_sent(server: Fau
     with pytest.raises(UnsafeAddress), client.open(f"{server.storage}/x", {}, client.site.base):
         pass
     assert not server.seen
+
+
+def test_a_name_that_changes_its_address_in_between_leads_nowhere_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub was met at a public place; that its name, and what it names, later resolve to this machine opens no door."""
+    from contract.small_net import names
+    from contract.small_site import Page, SmallSite
+
+    with SmallSite() as site, SmallSite() as inner:
+        inner.pages["/x"] = Page(b"inner")
+        names(monkeypatch, {"hub.example": ("127.0.0.1", site.port), "cdn.example": ("127.0.0.1", inner.port)})
+        settings = Settings(Directories(tmp_path, tmp_path, tmp_path), timeout_s=0.3)
+        client = Client(Site("http://hub.example", frozenset()), settings)
+        client._seen["hub.example"] = Reach.PUBLIC  # loopback stands in for where it was met
+        for location in ("http://cdn.example/x", f"http://127.0.0.1:{inner.port}/x"):
+            site.pages["/go"] = Page(b"", 302, {"Location": location})
+            with pytest.raises(UnsafeAddress), client.open("http://hub.example/go", {}, "http://hub.example"):
+                pass
+        assert not inner.asked
 
 
 def test_a_picture_that_a_hub_names_is_fetched_without_the_token(

@@ -12,7 +12,17 @@ import pytest
 from contract.faulty_hub import lora
 from contract.small_site import Asked, Page, SmallSite, page
 
-from hubtool.errors import AmbiguousSpec, BadSpec, Forbidden, NeedsToken, NotFound, RateLimited, UnsafeFile, WrongFile
+from hubtool.errors import (
+    AmbiguousSpec,
+    BadSpec,
+    Forbidden,
+    NeedsToken,
+    NotFound,
+    RateLimited,
+    UnsafeFile,
+    UsageProblem,
+    WrongFile,
+)
 from hubtool.hubs.delivery import deliver
 from hubtool.hubs.hub import Query
 from hubtool.hubs.opening import open_hub
@@ -218,6 +228,66 @@ def test_a_search_asks_for_image_loras_and_goes_on_by_cursor(site: SmallSite, tm
     bases = "base_model:adapter:stabilityai/stable-diffusion-xl-base-1.0"
     assert first.query["filter"] == ["lora", "diffusers", bases]
     assert (first.query["search"], second.query["cursor"]) == (["pixel"], ["abc="])
+
+
+def search_hub(tmp_path: Path) -> Hub:
+    folders = Directories(tmp_path / "c", tmp_path / "d", tmp_path / "e")
+    return open_hub(Settings(folders, timeout_s=0.5), "huggingface")
+
+
+def numbered(site: SmallSite, count: int) -> None:
+    """A search that has `count` models for each base model, as many a page as asked for, every third not for all."""
+
+    def answer(asked: Asked) -> Page:
+        base = asked.query["filter"][-1].rpartition("/")[2]
+        start, limit = int(asked.query.get("cursor", ["0"])[0]), int(asked.query["limit"][0])
+        tags = [["lora"], ["lora"], ["lora", "not-for-all-audiences"]]
+        rows = [
+            {"id": f"{base}/{n}", "tags": tags[n % 3], "downloads": n} for n in range(start, min(start + limit, count))
+        ]
+        more = start + limit < count
+        return page(rows, Link=f'<{site.url}/x?cursor={start + limit}>; rel="next"') if more else page(rows)
+
+    site.pages["/api/models"] = answer
+
+
+def test_what_is_left_out_of_a_page_is_made_up_for_and_nothing_is_lost(site: SmallSite, tmp_path: Path) -> None:
+    numbered(site, 30)
+    hub, found, cursor = search_hub(tmp_path), [], ""
+    for _ in range(10):
+        said = hub.search(Query(limit=7, cursor=cursor, base_models=("a/b",)))
+        assert len(said.models) <= 7
+        found += [model.id for model in said.models]
+        cursor = said.next_cursor or ""
+        if not cursor:
+            break
+    assert found == [f"b/{n}" for n in range(30) if n % 3 != 2]
+
+
+def test_several_base_models_are_alternatives(site: SmallSite, tmp_path: Path) -> None:
+    """The hub's filters must all hold, and nothing is for two base models."""
+    numbered(site, 6)
+    hub, found, cursor = search_hub(tmp_path), set[str](), ""
+    for _ in range(10):
+        said = hub.search(Query(limit=4, cursor=cursor, base_models=("x/one", "x/two")))
+        assert len(said.models) <= 4
+        found |= {str(model.id) for model in said.models}
+        cursor = said.next_cursor or ""
+        if not cursor:
+            break
+    assert found == {f"{base}/{n}" for base in ("one", "two") for n in (0, 1, 3, 4)}
+    assert all(len(asked.query["filter"]) == 3 for asked in site.asked)
+    few = hub.search(Query(limit=1, base_models=("x/one", "x/two")))
+    rest = hub.search(Query(limit=9, base_models=("x/one", "x/two"), cursor=few.next_cursor or ""))
+    assert {str(model.id) for model in (*few.models, *rest.models)} >= {"one/0", "two/0"}
+    with pytest.raises(UsageProblem, match="another search"):
+        hub.search(Query(cursor=few.next_cursor or ""))
+
+
+def test_a_search_for_what_it_is_not_searched_for_is_refused(site: SmallSite, tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="LoRAs only, not for Checkpoint"):
+        search_hub(tmp_path).search(Query(types=("LORA", "Checkpoint")))
+    assert not site.asked
 
 
 @pytest.mark.parametrize("spec", ["hf:", "hf:single", "hf:a/b/../c", "https://huggingface.co/datasets/a/b"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from hubtool.errors import (
     FileMissing,
     HubProblem,
     NotFound,
+    NotRegularFile,
     Offline,
     StorageProblem,
     UnsafeAddress,
@@ -161,6 +163,10 @@ def test_a_list_that_is_away_or_too_large_is_said(site: SmallSite, settings: Set
         LinkList(str(tmp_path / "nowhere.md"), settings).page()
     with pytest.raises(StorageProblem):
         LinkList(str(tmp_path), settings).page()
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(NotRegularFile):
+            LinkList(str(tmp_path / "pipe"), settings).page()
     for source in ("http://example.org/list", "ftp://example.org/list", "https://[", "https://", "file:///etc/passwd"):
         with pytest.raises(BadSpec):
             open_hub(settings).resolve(f"list:{source}#x")

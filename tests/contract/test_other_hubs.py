@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ from hubtool.settings import Directories, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.in_process import Run
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "responses"
 DIGEST = hashlib.sha256(lora()).hexdigest()
@@ -77,6 +81,18 @@ def test_a_deleted_model_comes_from_the_first_mirror_that_is_left(site: SmallSit
     assert "/gone" not in site.paths()
 
 
+def test_mirrors_that_only_a_browser_gets_come_last_and_pages_of_files_are_the_files(
+    site: SmallSite, tmp_path: Path
+) -> None:
+    answer = archived(site)
+    urls = ["https://tensor.art/models/5", "https://huggingface.co/o/r/blob/main/a.safetensors", f"{site.url}/alive"]
+    answer["data"]["version"]["files"][0]["mirrors"] = [{"url": url} for url in urls]  # type: ignore[index]
+    site.pages[f"/api/sha256/{DIGEST}"] = page(answer)
+    file = open_hub(settings(site, tmp_path), "civarchive").resolve(f"sha256:{DIGEST}").file
+    expected = ["https://huggingface.co/o/r/resolve/main/a.safetensors", f"{site.url}/alive", urls[0]]
+    assert [file.url, *file.mirrors] == expected
+
+
 def test_a_hit_that_holds_only_files_leads_to_their_model(site: SmallSite, tmp_path: Path) -> None:
     hit = {"files": [{"sha256": DIGEST, "model_id": 1746460, "model_version_id": 1976567}]}
     site.pages[f"/api/sha256/{DIGEST}"] = page(hit)
@@ -104,6 +120,40 @@ def test_a_search_keeps_what_was_asked_for(site: SmallSite, tmp_path: Path) -> N
     site.pages["/api/search"] = page({"results": rows})
     found = open_hub(settings(site, tmp_path), "civarchive").search(Query("clouds"))
     assert [model.id for model in found.models] == [1]
+
+
+def test_what_the_archive_does_not_filter_is_filtered_here(site: SmallSite, tmp_path: Path) -> None:
+    """Its search knows a text, base models and a rating, nothing else."""
+    now, long_ago = datetime.now(timezone.utc).isoformat(), "2023-02-11T07:55:58.459Z"
+    rows = [
+        {"id": 1, "tags": ["Style"], "username": "Ann", "version": {"publishedAt": now, "downloadCount": 5}},
+        {"id": 2, "tags": ["style"], "username": "ann", "version": {"publishedAt": long_ago, "downloadCount": 9}},
+        {"id": 3, "tags": ["cars"], "username": "ann", "version": {"publishedAt": now}},
+        {"id": 4, "tags": ["style"], "username": "bob", "version": {"publishedAt": "no date"}},
+        {"id": 5, "tags": ["style"], "username": "ann", "nsfw_level": 16, "version": {"publishedAt": now}},
+    ]
+    site.pages["/api/search"] = page({"results": rows})
+    hub = open_hub(settings(site, tmp_path), "civarchive")
+
+    def ids(**fields: object) -> list[object]:
+        return [model.id for model in hub.search(Query("x", **fields)).models]  # type: ignore[arg-type]
+
+    assert ids(tag="style", creator="ANN", nsfw="all") == [1, 2, 5]
+    assert ids(tag="style", creator="ann", nsfw="mature") == [1, 2]
+    assert ids(period="Month", nsfw="all") == [1, 3, 5]
+    assert ids(sort="downloads", limit=2) == [2, 1]
+
+
+def test_one_of_several_hubs_that_fails_is_said_beside_the_others_results(
+    site: SmallSite, run: Run, tmp_path: Path
+) -> None:
+    site.pages["/api/v1/models"] = page({"items": [{"id": 1, "name": "one"}]})
+    words = ("search", "x", "--hub", site.url, "--hub", "modelscope")
+    ended = run(*words, "--json")
+    assert (ended.code, [row["id"] for row in ended.document["results"]]) == (17, [1])
+    assert "modelscope cannot be searched" in ended.document["failures"][0]["message"]
+    assert "Not every hub answered: modelscope" in run(*words).err
+    assert run("search", "x", "--hub", "modelscope", "--hub", "modelscope").code == 2
 
 
 # ---------------------------------------------------------------- Arc en Ciel
@@ -183,6 +233,17 @@ def test_an_error_with_status_200_is_an_error(site: SmallSite, tmp_path: Path) -
     site.pages["/api/v1/models/me/ink/repo/files"] = page(recorded("modelscope/missing.json"))
     with pytest.raises(NotFound, match="record not found"):
         open_hub(settings(site, tmp_path)).find("ms:me/ink")
+
+
+def test_an_error_with_status_200_does_not_replace_what_was_known(site: SmallSite, tmp_path: Path) -> None:
+    site.pages["/api/v1/models/me/ink/repo/files"] = page(recorded("modelscope/files.json"))
+    chosen = settings(site, tmp_path)
+    open_hub(chosen).find("ms:me/ink")
+    site.pages["/api/v1/models/me/ink/repo/files"] = page(recorded("modelscope/missing.json"))
+    with pytest.raises(NotFound) as caught:
+        open_hub(chosen).find("ms:me/ink")
+    assert "--offline" in caught.value.hint
+    assert open_hub(replace(chosen, offline=True)).resolve("ms:me/ink").file.size_bytes == 200072
 
 
 def test_several_files_are_a_question(site: SmallSite, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hubtool.errors import BadSpec, StorageProblem
-from hubtool.hubs.spec import ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, Spec, expand, parse
+from hubtool.hubs.spec import MAX_LIST, ByHash, ByModel, ByPath, ByRepository, ByUrl, ByVersion, Spec, expand, parse
 
 SHA = "ab" * 32
 HERE = "http://127.0.0.1:8080"
@@ -91,3 +91,26 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(BadSpec):
         expand([f"@{tmp_path / 'binary'}"], io.StringIO())
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "https://civitai.com/models/99999999999999999999",
+        "https://civitai.red/user/somebody",
+        "https://civitai.com/images/5?token=secret",
+        "https://arcenciel.io/",
+    ],
+)
+def test_a_page_of_a_known_hub_that_shows_no_model_is_no_file(page: str) -> None:
+    with pytest.raises(BadSpec, match="shows no model") as caught:
+        parse(page, "https://civitai.com")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_list_of_specs_without_end_is_not_read_to_it(tmp_path: Path) -> None:
+    with pytest.raises(BadSpec, match="16 million"):
+        expand(["-"], io.StringIO("1" * (MAX_LIST + 1)))
+    (tmp_path / "list").write_text("1\n" * (MAX_LIST // 2 + 1))
+    with pytest.raises(BadSpec, match="16 million"):
+        expand([f"@{tmp_path / 'list'}"], io.StringIO())

@@ -103,3 +103,4 @@ def test_logs_of_the_http_library_lose_what_is_secret() -> None:
     assert "(b'A', b'1')" in redacted(line)
     assert "abc" not in redacted("GET http://127.0.0.1:1/a?token=abc")
     assert "abc" not in redacted("CONNECT http://u:abc@proxy:3128")
+    assert "abc" not in redacted("[(b'Proxy-Authorization', b'Basic abc')]")

@@ -71,3 +71,20 @@ def test_trigger_words_are_trimmed_unique_and_free_of_tags() -> None:
 def test_names_are_one_line_without_control_characters() -> None:
     name = "\x1b[2Jevil\r\nOK verified\u202egnp\ud800 "
     assert Model.model_validate({"id": 1, "name": name}).name == "[2Jevil OK verifiedgnp"
+
+
+@pytest.mark.parametrize(
+    ("image", "level"),
+    [
+        ({"nsfwLevel": 4}, 4),
+        ({"nsfw": "Soft"}, 2),
+        ({"nsfw": "None"}, 1),
+        ({"nsfw": True}, 8),
+        ({"nsfw": False}, 0),
+        ({"nsfwLevel": 1, "nsfw": True}, 1),
+        ({}, 0),
+    ],
+)
+def test_the_level_of_a_picture_has_had_several_shapes(image: dict[str, object], level: int) -> None:
+    read = Version.model_validate({"id": 1, "images": [{"url": "https://x/y", **image}]}).images[0]
+    assert (read.nsfw_level or read.nsfw) == level
