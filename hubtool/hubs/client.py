@@ -31,7 +31,7 @@ from hubtool.hubs.traffic import Traffic
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from hubtool.hubs.question import Site
     from hubtool.settings import Settings
@@ -88,6 +88,18 @@ class Answer:
         return Refusal(self.status, said, self.headers, public_url(self.url), bool(self.token))
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a request is made."""
+
+    with_token: bool = True  # the hub's own origins get it
+    body: bytes | None = None  # makes it a POST, which is not redirected
+    is_extra: bool = False  # one of several for the same file: its failure says nothing about the host
+
+
+_USUAL = Terms()
+
+
 class Client:
     """Connections to one hub and to the storage it points to. Threads may share it."""
 
@@ -96,7 +108,7 @@ class Client:
         self.site = site
         self.settings = settings
         self.answers = Answers(settings.directories.data / "answers")
-        self._traffic = traffic or Traffic()
+        self.traffic = traffic or Traffic()
         self._lines: set[Connection] = set()
         self.stop = threading.Event()
         redact_logs()
@@ -188,10 +200,8 @@ class Client:
         return reply.body
 
     @contextlib.contextmanager
-    def open(
-        self, url: str, headers: Mapping[str, str], named: str, *, with_token: bool = True, body: bytes | None = None
-    ) -> Iterator[Answer]:
-        """Ask for a URL and follow redirects by hand to the answer that is none. With a `body` it is a POST.
+    def open(self, url: str, headers: Mapping[str, str], named: str, terms: Terms = _USUAL) -> Iterator[Answer]:
+        """Ask for a URL and follow redirects by hand to the answer that is none.
 
         `named` is the address that the user gave: redirects lead no further inside than that. The answer may have any
         status but those of redirects.
@@ -208,15 +218,15 @@ class Client:
         target, first = url, True
         for _ in range(MAX_HOPS + 1):
             is_own = origin(target) in self.site.origins
-            token = self.site.token if first and with_token and is_own else ""
-            with self._send(_Request(target, headers, token, body), named) as response:
+            token = self.site.token if first and terms.with_token and is_own else ""
+            with self._send(_Request(target, headers, token, terms), named) as response:
                 if response.status_code not in _REDIRECTS:
                     plain = {name.lower(): value for name, value in response.headers.items()}
                     limit_s, status = self.settings.timeout_s, response.status_code
                     yield Answer(target, status, plain, not first, is_own, token, limit_s, response)
                     return
                 location = response.headers.get("location")
-            if not location or body is not None:
+            if not location or terms.body is not None:
                 raise BadAnswer(f"{origin(target)} redirects without saying where to.", url=public_url(target))
             onward = next_address(target, location, named)
             if urlsplit(onward).path.rstrip("/") == "/login":
@@ -233,6 +243,12 @@ class Client:
         if self.settings.offline:
             raise Offline(f"{origin(url)} was not asked because of `--offline`.", url=public_url(url))
 
+    def hang_up(self, threads: Collection[int]) -> None:
+        """Make what these threads have open fail at once, from another thread."""
+        for line in list(self._lines):
+            if line.thread in threads:
+                line.hang_up()
+
     def abort(self) -> None:
         """Make every transfer in progress fail at once, from another thread."""
         self.stop.set()
@@ -244,27 +260,27 @@ class Client:
         url = request.url
         host = urlsplit(url).hostname or ""
         place, paced = origin(url).partition("://")[2], origin(url) in self.site.origins and literal_reach(host) is None
-        self._traffic.admit(place, paced=paced, wait=self.stop.wait)
+        self.traffic.admit(place, paced=paced, wait=self.stop.wait)
         # behind a proxy the other end is the proxy, which does the looking up
         proxied = self._http.trust_env and bool(urllib.request.getproxies())
         line = Connection(host, "" if proxied else named, self.settings.give_up_s)
         self._lines.add(line)
         began = False
         try:
-            method, sent = "GET" if request.body is None else "POST", request.sent_headers()
+            body, sent = request.terms.body, request.sent_headers()
             with (
                 _translated(url),
                 self._http.stream(
-                    method, url, headers=sent, content=request.body, extensions={"trace": line}
+                    "GET" if body is None else "POST", url, headers=sent, content=body, extensions={"trace": line}
                 ) as response,
             ):
                 began = True
                 lower = {name.lower(): value for name, value in response.headers.items()}
-                self._traffic.answered(place, response.status_code, lower)
+                self.traffic.answered(place, response.status_code, lower)
                 yield response
         except TryAgain:
-            if not began:
-                self._traffic.failed(place)
+            if not began and not request.terms.is_extra:
+                self.traffic.failed(place)
             raise
         finally:
             line.hang_up()
@@ -280,9 +296,8 @@ class Client:
         headers = {"Accept-Encoding": "gzip", **question.headers}
         while True:
             try:
-                with self.open(
-                    question.url, headers, self.site.base, with_token=question.with_token, body=question.body
-                ) as answer:
+                terms = Terms(with_token=question.with_token, body=question.body)
+                with self.open(question.url, headers, self.site.base, terms) as answer:
                     return Reply(_checked_body(answer, question, patience), answer.headers)
             except TryAgain as failure:
                 patience.failed(failure)
@@ -295,7 +310,7 @@ class _Request:
     url: str = field(repr=False)
     headers: Mapping[str, str]
     token: str = field(repr=False)
-    body: bytes | None
+    terms: Terms
 
     def sent_headers(self) -> dict[str, str]:
         """The header, with the token where there is one."""

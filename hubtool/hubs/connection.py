@@ -32,6 +32,8 @@ class Connection:
         `header_s` bounds the wait for the answer's header.
         """
         self._host, self._named, self._header_s = host, named, header_s
+        self.thread = threading.get_ident()  # whose it is
+        self._ended = False
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
 
@@ -54,6 +56,8 @@ class Connection:
     def _connected(self, stream: _Stream) -> None:
         found = stream.get_extra_info("socket")
         self._socket = found if isinstance(found, socket.socket) else None
+        if self._ended:
+            self.hang_up()
         peer = stream.get_extra_info("server_addr")
         if not self._named or not isinstance(peer, tuple):
             return
@@ -65,6 +69,7 @@ class Connection:
 
     def hang_up(self) -> None:
         """End the connection under a reader that is blocked in it, from another thread."""
+        self._ended = True
         self._stop_timer()
         if self._socket is not None:
             with contextlib.suppress(OSError):

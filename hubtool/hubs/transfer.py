@@ -43,9 +43,9 @@ class Transfer:
     name: str = ""  # instead of the hub's
     verify: bool = True
     resume: bool = True
-    limit_bytes_s: float | None = None
     unpacks: bool = False  # an archive needs no published hash: its members are checked when it is unpacked
     watch: Callable[[str], Report] = _silent  # file name → what is told (bytes there, bytes in all)
+    least_bytes: int = 1 << 20  # fewer are not worth a connection of their own
     space: Space = field(default_factory=Space)
 
 
@@ -78,7 +78,7 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
             return found
         if not alone:
             part = Part(transfer.folder, secrets.token_hex())
-        conduct = Conduct(transfer.space, transfer.folder, transfer.watch(promise.name), transfer.limit_bytes_s)
+        conduct = Conduct(transfer.space, transfer.folder, transfer.watch(promise.name), transfer.least_bytes)
         fetch = Fetch(client, source, part, promise, conduct)
         return _Job(wanted, transfer, part, promise, fetch).run()
 

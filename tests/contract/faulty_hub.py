@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import random
@@ -12,7 +13,7 @@ import struct
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -66,6 +67,11 @@ def lora(seed: int = 0, size: int = 200_000) -> bytes:
     return struct.pack("<Q", len(header)) + header + body
 
 
+@functools.lru_cache(maxsize=64)
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
+
+
 class FaultyHub:
     """Both servers. `on_*` hold the faults of the next requests; an empty queue means right answers (or `always`)."""
 
@@ -97,12 +103,13 @@ class FaultyHub:
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    def settings(self, home: Path, timeout_s: float = 0.5) -> Settings:
+    def settings(self, home: Path, timeout_s: float = 0.5, **changes: object) -> Settings:
         """Settings of an impatient user of this hub."""
-        return Settings(Directories(home / "c", home / "d", home / "e"), hub=self.api, timeout_s=timeout_s)
+        folders = Directories(home / "c", home / "d", home / "e")
+        return replace(Settings(folders, hub=self.api, timeout_s=timeout_s), **changes)
 
-    def open(self, home: Path, timeout_s: float = 0.5) -> Hub:
-        return open_hub(self.settings(home, timeout_s))
+    def open(self, home: Path, timeout_s: float = 0.5, **changes: object) -> Hub:
+        return open_hub(self.settings(home, timeout_s, **changes))
 
     def requests(self, port: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.port == port]
@@ -192,17 +199,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _storage(self, fault: Fault) -> None:
         content = self.server.hub.content if fault.body is None else fault.body
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        etag = _etag(content)
         headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         fits = self.headers.get("If-Range", etag) == etag
         if asked and fits and not fault.ignore_range and not fault.status:
             start = int(asked[1])
             if start >= len(content):
                 self._send(fault, 416, {"Content-Range": f"bytes */{len(content)}"}, b"")
                 return
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            body = content[start + fault.shift :] + bytes(fault.shift)
+            end = min(len(content), int(asked[2] or len(content)) + 1)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+            body = (content + bytes(fault.shift))[start + fault.shift : end + fault.shift]
             self._send(fault, 206, headers, body)
         else:
             self._send(fault, 200, headers, content)

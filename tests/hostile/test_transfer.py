@@ -470,7 +470,8 @@ def test_the_part_and_its_state_hold_no_address(
 def test_a_limit_on_the_rate_is_kept(tmp_path: Path) -> None:
     with FaultyHub(lora(0, 300_000)) as hub:
         began = time.monotonic()
-        fetch(hub, tmp_path, limit_bytes_s=400_000)
+        client = hub.open(tmp_path / "home", limit_bytes_s=400_000)
+        download(client.client, client.resolve(str(MODEL)), Transfer(tmp_path / "out"))
         assert time.monotonic() - began > 0.5
 
 
