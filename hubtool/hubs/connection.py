@@ -11,7 +11,9 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from hubtool.errors import NetworkFailure
 from hubtool.hubs.addresses import reach_of_address, refuse_inside
+from hubtool.hubs.retry import TryAgain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,16 +58,22 @@ class Connection:
     def _connected(self, stream: _Stream) -> None:
         found = stream.get_extra_info("socket")
         self._socket = found if isinstance(found, socket.socket) else None
-        if self._ended:
-            self.hang_up()
-        peer = stream.get_extra_info("server_addr")
-        if not self._named or not isinstance(peer, tuple):
-            return
         try:
-            refuse_inside(self._host, reach_of_address(str(peer[0])), self._named)
+            self._refuse_late()
+            peer = stream.get_extra_info("server_addr")
+            if self._named and isinstance(peer, tuple):
+                refuse_inside(self._host, reach_of_address(str(peer[0])), self._named)
+        except OSError as error:  # gone already, before its other end could be looked at
+            stream.close()
+            raise TryAgain(NetworkFailure(f"The connection to {self._host} broke: {error.strerror}.")) from error
         except BaseException:
             stream.close()
             raise
+
+    def _refuse_late(self) -> None:
+        """Raise if this connection was ended before it was made."""
+        if self._ended:
+            raise NetworkFailure("The transfer was interrupted.")
 
     def hang_up(self) -> None:
         """End the connection under a reader that is blocked in it, from another thread."""

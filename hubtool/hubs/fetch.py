@@ -77,8 +77,8 @@ class Fetch:
         self._tempo, self._host = Tempo(1), ""
         self._lease = ""
         self._renewals = self._restarts = 0
-        self._may_range = True
-        self._ended = False
+        self._may_range, self._is_alone = True, False
+        self.has_ended = False  # all that the server has for this file is in the part, right or wrong
         self.offered_names: tuple[str, str] = ("", "")  # the storage's Content-Disposition and (secret) address
 
     def run(self) -> None:
@@ -100,12 +100,12 @@ class Fetch:
 
     def start_over(self) -> None:
         """Begin at zero with a fresh address, after a complete file turned out to be wrong."""
-        self._lease, self._ended, self._may_range = "", False, False
+        self._lease, self.has_ended, self._may_range = "", False, False
         self._restart()
 
     def _is_complete(self) -> bool:
         """The hash alone decides where there is one: a server that announces too many bytes never ends its body."""
-        return self._ended or bool(self._part.size and self._part.sha256 == self._promise.sha256)
+        return self.has_ended or bool(self._part.size and self._part.sha256 == self._promise.sha256)
 
     def _step(self) -> None:
         """Bring the beginning forward: by what helpers brought, else by another request."""
@@ -155,21 +155,25 @@ class Fetch:
         validators = _validators(answer, span.total)
         if span.start and not self._continues(span, validators):
             raise self._distrust(f"{answer.host} sends another part of the file than was asked for.")
-        if not span.start and self._part.present and (self._part.size or not self._continues(span, validators)):
-            self._restart()
-        self.offered_names = (answer.headers.get("content-disposition", ""), answer.url)
-        body = answer.chunks()
-        start = b"" if self._part.size else self._first(body)
-        if not self._part.size:
+        body, start = answer.chunks(), b""
+        if not span.start:
+            # before anything is thrown away: an error page must not cost what was fetched before
+            start = self._first(body)
             check_start(start, self._promise, span.total)
         limit = self._promise.check_total(span.total)
+        if not span.start and (self._part.size or (self._part.present and not self._continues(span, validators))):
+            self._restart()
+        self.offered_names = (answer.headers.get("content-disposition", ""), answer.url)
         size = span.total if span.total is not None else self._promise.size_bytes
         with self._conduct.space.reserved(self._conduct.folder, lambda: max(0, (size or 0) - self._part.present)):
             self._part.remember(validators)
             with self._client.traffic.carrying(urlsplit(answer.url).netloc):
                 self._gather(answer, span)
+                before = self._part.size
                 self._store(chain([start], body), limit, size)
-        self._ended = span.total is None or self._part.size >= span.total
+        self.has_ended = span.total is None or self._part.size >= span.total
+        if not self.has_ended and self._part.size == before:
+            raise TryAgain(NetworkFailure(f"{answer.host} sends nothing of what it announces."))
 
     def _span(self, answer: Answer) -> _Span:
         """What the body is, by its Content-Range rather than by its status: some servers honour a range with 200.
@@ -205,7 +209,7 @@ class Fetch:
         """The storage says that the part is as long as the file, or longer."""
         total = answer.headers.get("content-range", "").strip().removeprefix("bytes */")
         if total == str(self._part.size):
-            self._ended = True
+            self.has_ended = True
         else:
             self._may_range = False
             self._restart()
@@ -228,6 +232,7 @@ class Fetch:
         if self._restarts > MAX_RESTARTS:
             raise NetworkFailure(f"{self._promise.name} was begun {MAX_RESTARTS} times and never came to its end.")
         self._dismiss()
+        self._is_alone = True  # whatever made this necessary, it needs no more to go wrong
         self._part.restart()
         self._patience.restart()
 
@@ -245,11 +250,12 @@ class Fetch:
         part = self._part
         for chunk in chunks:
             self._refuse_interrupted()
-            room = part.pieces.room(part.size)
+            room = part.pieces.room(part.size, len(chunk))
             if room is not None and len(chunk) >= room:
                 part.write(chunk[:room])
                 return  # what follows is there, or on its way
             if part.size + len(chunk) > limit:
+                self.has_ended = True
                 raise WrongFile(f"{self._promise.name} does not end at the {limit} bytes that it should have.")
             part.write(chunk)
             self._patience.progress(part.present)
@@ -275,7 +281,7 @@ class Fetch:
         """Get help, where it is wanted and everything is there by which the pieces can be known to belong together."""
         etag = self._part.validators.etag
         takes_ranges = answer.status == 206 or "bytes" in answer.headers.get("accept-ranges", "")
-        if self._team is None and span.total and takes_ranges and self._may_range and etag and self._promise.sha256:
+        if self._team is None and not self._is_alone and span.total and takes_ranges and etag and self._promise.sha256:
             host = urlsplit(answer.url).netloc
             self._tempo, self._host = self._tempo_for(host, span.total - self._part.present), host
             if self._tempo.connections > 1 or not self._tempo.is_settled:

@@ -121,12 +121,20 @@ class Pieces:
         with self._lock:
             return next((piece for piece in self._pieces if piece.start <= position < piece.end), None)
 
-    def room(self, position: int) -> int | None:
-        """How many bytes lie between a position and the next stretch; None if there is none."""
+    def room(self, position: int, length: int = 0) -> int | None:
+        """How many bytes lie between a position and the next stretch of which there is something; None if there is none.
+
+        The main stream is about to write `length` of them: a stretch there that has not begun to come is taken back.
+        """
         if not self._pieces:  # of nearly every download, asked with every chunk
             return None
         with self._lock:
-            return min((piece.start - position for piece in self._pieces if piece.end > position), default=None)
+            for piece in self._pieces:
+                if piece.end > position and piece.done > piece.start:
+                    return max(0, piece.start - position)
+                if position < piece.end and piece.start < position + length:
+                    self._take_back(piece)
+        return None
 
     def ahead(self, position: int) -> int:
         """How many bytes beyond a position are on disk."""
@@ -177,6 +185,12 @@ class Pieces:
             self._pieces = [piece for piece in self._pieces if piece.end > position or piece.live]
 
     # ------------------------------------------------------------ inside
+
+    @staticmethod
+    def _take_back(piece: Piece) -> None:
+        with piece.lock:
+            if piece.done == piece.start:
+                piece.live, piece.end = False, piece.start
 
     def _half(self, main: Piece, least: int) -> Piece | None:
         """What the longest stretch gives away, that of the main stream included."""

@@ -69,7 +69,9 @@ class Team:
             if self.is_closed:
                 return
             self._part.begin_journal()
-            thread = threading.Thread(target=self._help, args=(len(self._threads) + 2,), daemon=True)
+            thread = threading.Thread(
+                target=self._help, args=(len(self._threads) + 2,), name="hubtool-helper", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 

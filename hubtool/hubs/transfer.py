@@ -127,8 +127,9 @@ class _Job:
             part.sync()
             size, digest, resumed = part.size, part.sha256, part.resumed_from
             path, is_new = part.publish(self._names(verdict))
-        except (HashMismatch, WrongFile, UnsafeFile):
-            part.discard()
+        except (HashMismatch, WrongFile):
+            if self.fetch.has_ended:  # else it is an answer that was wrong, not the bytes that are there
+                part.discard()
             raise
         finally:
             part.close()
