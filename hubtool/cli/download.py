@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--name", default="", metavar="NAME", help="Store it under this name.")
 @click.option("--no-verify", is_flag=True, help="Ignore the size and hashes that the hub publishes.")
 @transfer_options
+@click.option("--smallest-first", is_flag=True, help="Of several files, begin with the smallest.")
 @click.option("--resume/--no-resume", default=True, help="Go on with what an interrupted run left (default).")
 @dry_run_option
 def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
@@ -48,7 +49,9 @@ def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
     from hubtool.hubs.transfer import Transfer
 
     settings = with_transfer_options(current_run().settings(), options)
-    wish = Wish(str(options["file"]), bool(options["all_files"]), bool(options["dry_run"]))
+    wish = Wish(
+        str(options["file"]), bool(options["all_files"]), bool(options["dry_run"]), bool(options["smallest_first"])
+    )
     with transfer_bars() as watch:
         transfer = Transfer(
             folder=folder,

@@ -104,6 +104,8 @@ class Part:
         """
         rest = memoryview(chunk)
         try:
+            if os.fstat(self._descriptor).st_size < self.size:
+                raise StorageProblem(self.path, "another program made it shorter meanwhile")
             while rest:
                 count = write_at(self._descriptor, rest, self.size)
                 self._hash.update(rest[:count])
@@ -200,7 +202,20 @@ class Part:
 
     def is_left_over(self) -> bool:
         """Whether anything of an earlier run lies in the folder."""
-        return any(os.path.lexists(path) for path in (self.path, self._state_path))
+        return any(os.path.lexists(path) for path in (self.path, self._state_path, self.lock_path))
+
+    def check_place(self) -> None:
+        """Raise if what has the part's name is not the file that was written and hashed.
+
+        Raises:
+            StorageProblem: another program removed or replaced it.
+        """
+        try:
+            if os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor)):
+                return
+        except OSError as error:
+            reraise(error, self.path)
+        raise StorageProblem(self.path, "another program replaced it while it was being downloaded")
 
     def publish(self, candidates: Iterable[Path]) -> tuple[Path, bool]:
         """Give the finished, synced file the first name that is free or already has these bytes; never overwrite.
@@ -211,7 +226,7 @@ class Part:
             StorageProblem: the disk refused, another program replaced the part, or every name is taken by something else.
         """
         size, digest = self.size, self.sha256
-        self._refuse_exchange()
+        self.check_place()
         self.close()
         for path in candidates:
             if _linked(self.path, path):
@@ -222,15 +237,6 @@ class Part:
                 self.discard()
                 return path, False
         raise StorageProblem(self.path.parent, "every name for the file is taken by another one")
-
-    def _refuse_exchange(self) -> None:
-        """Raise if what has the part's name is not the file that was written and hashed."""
-        try:
-            if os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor)):
-                return
-        except OSError as error:
-            reraise(error, self.path)
-        raise StorageProblem(self.path, "another program replaced it while it was being downloaded")
 
     def _hash_up_to(self, end: int) -> None:
         while self.size < end:

@@ -68,7 +68,8 @@ class Pieces:
     def load(self, size_bytes: int) -> int:
         """Take up what another run noted of a part of this size; how many bytes there are from the beginning on.
 
-        Without a journal that is all of them. Lines that cannot be read count as never written.
+        Without a journal that is all of them, and so it is if a kill left one without a line, for the first is written
+        before any stretch is begun. Lines that cannot be read count as never written.
         """
         try:
             text = self._path.read_bytes() if size_bytes else b""
@@ -79,6 +80,9 @@ class Pieces:
             return 0
         lines = [text[at : at + _LINE_BYTES] for at in range(0, len(text), _LINE_BYTES)]
         found = [match for line in lines if (match := _LINE.fullmatch(line))]
+        if not found:
+            self.clear()
+            return size_bytes
         beginning = 0
         for start, done in sorted((int(match[1]), min(int(match[2]), size_bytes)) for match in found):
             if start <= beginning:
