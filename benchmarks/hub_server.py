@@ -1,15 +1,18 @@
 """A hub for measuring downloads: nginx hands out the bytes, a small process of its own answers like Civitai and Hugging Face.
 
-    python benchmarks/hub_server.py FOLDER
+    python benchmarks/hub_server.py FOLDER [RATE]
 
 serves every `*.safetensors` file in FOLDER, number k in the order of names as model 1000+k, version 2000+k, and all of them
-as the repository `bench/files`. Prints one JSON line: {"api": URL, "storage": URL}. Ends when stdin does.
+as the repository `bench/files`. With a RATE such as 20m each connection gets no more than that. Prints one JSON line:
+{"api": URL, "storage": URL}. Ends when stdin does.
 """
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -24,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "bench/files"
 _NGINX = """
+{user}
 worker_processes 1;
 daemon off;
 pid {work}/nginx.pid;
@@ -38,8 +42,7 @@ http {{
     uwsgi_temp_path {work}/d; scgi_temp_path {work}/e;
     server {{
         listen 127.0.0.1:{port};
-        location / {{ root {folder}; }}
-        location /capped/ {{ alias {folder}/; limit_rate {rate}; }}
+        location / {{ root {folder}; limit_rate {rate}; }}
     }}
 }}
 """
@@ -194,7 +197,7 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def main(folder: Path, rate: str = "20m") -> None:
+def main(folder: Path, rate: str = "0") -> None:
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/bin") or sys.exit("nginx is not installed")
     shelf = _Handler.shelf = Shelf(folder)
     server = _Server(("127.0.0.1", 0), _Handler)
@@ -202,7 +205,9 @@ def main(folder: Path, rate: str = "20m") -> None:
     shelf.api, shelf.storage = f"http://127.0.0.1:{server.server_address[1]}", f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as work:
         config = Path(work, "nginx.conf")
-        config.write_text(_NGINX.format(work=work, port=port, folder=folder.resolve(), rate=rate))
+        # as root, nginx would hand its work to somebody who cannot read our folders
+        user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+        config.write_text(_NGINX.format(user=user, work=work, port=port, folder=folder.resolve(), rate=rate))
         process = subprocess.Popen([nginx, "-c", str(config), "-p", work])
         try:
             threading.Thread(target=server.serve_forever, daemon=True).start()
