@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 import hubtool
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"hubtool/{hubtool.__version__} (+https://github.com/hubtool/hubtool)"
 MAX_HOPS = 5
 CONNECT_S = 10.0
+_READ_BYTES = 256 << 10  # at once: what stays in the processor's cache
 _ERROR_BYTES = 64 << 10  # read of an error's body
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -67,9 +70,26 @@ class Answer:
         Raises:
             TryAgain: the connection broke, or was silent for too long.
         """
+        length = self.headers.get("content-length", "") if "transfer-encoding" not in self.headers else ""
         with _translated(self.url):
             # without a size: re-chunking costs 40 % of the throughput
-            yield from self._response.iter_raw()
+            body = self._response.iter_raw()
+            first = next(body, b"")
+            yield first
+            if re.fullmatch(r"[0-9]{1,18}", length):
+                yield from self._from_socket(int(length) - len(first))
+            else:
+                yield from body
+
+    def _from_socket(self, left: int) -> Iterator[bytes]:
+        """The rest of a body whose length is known: the parser held nothing back, and costs a third of the time."""
+        stream = self._response.extensions["network_stream"]
+        while left > 0:
+            chunk = stream.read(min(_READ_BYTES, left), timeout=self.error_s)
+            if not chunk:
+                raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+            left -= len(chunk)
+            yield chunk
 
     def decoded(self) -> Iterator[bytes]:
         """The body as it comes, decompressed."""
@@ -346,7 +366,7 @@ def _translated(url: str) -> Iterator[None]:
     shown = public_url(url)
     try:
         yield
-    except httpx.TimeoutException as error:
+    except (httpx.TimeoutException, httpcore.TimeoutException) as error:
         raise TryAgain(NetworkFailure(f"{host} fell silent.", url=shown)) from error
     except httpx.ConnectError as error:
         if "CERTIFICATE" in str(error).upper():
@@ -357,7 +377,7 @@ def _translated(url: str) -> Iterator[None]:
         early = str(error).startswith(("peer closed", "Server disconnected"))
         what = "ended the connection too early" if early else "does not answer in proper HTTP"
         raise TryAgain(NetworkFailure(f"{host} {what}.", url=shown), weight=1 if early else 2) from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpcore.NetworkError) as error:
         raise TryAgain(NetworkFailure(f"The connection to {host} broke: {error}.", url=shown)) from error
     except httpx.DecodingError as error:
         raise BadAnswer(f"{host} answered with damaged compression.", url=shown) from error
