@@ -25,7 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HUBTOOL = Path(sys.executable).with_name("hubtool")
 SMALL_FILES, SMALL_MB = 200, 5
-COMFY_FILES = 24  # of the 200: it takes a process for each
+FEW_FILES = 24  # of the 200, for those that would take minutes; compare the time a file
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ def small(place: Place) -> list[Contender]:
     found = [Contender("hubtool, 8 jobs", f"{specs} {ours(place, '-', '--jobs 8')}", SMALL_FILES)]
     if place.peers:
         each = place.comfy(f"{place.storage}/f{{}}.safetensors")
-        comfy = f"mkdir -p models/loras && seq -w 000 {COMFY_FILES - 1:03} | xargs -P 8 -I{{}} {each} {{}}.safetensors"
-        found += [place.peer(name, SMALL_FILES, 8) for name in ("civitai-hub", "civitdl", "huggingface_hub")]
-        found.append(Contender("comfy-cli", comfy, COMFY_FILES))
+        comfy = f"mkdir -p models/loras && seq -w 000 {FEW_FILES - 1:03} | xargs -P 8 -I{{}} {each} {{}}.safetensors"
+        found += [place.peer(name, SMALL_FILES, 8) for name in ("civitai-hub", "huggingface_hub")]
+        found += [place.peer("civitdl", FEW_FILES, 1), Contender("comfy-cli", comfy, FEW_FILES)]
     return found
 
 
