@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import Forbidden, HashMismatch, UnsafeFile, WrongFile
+from hubtool.errors import Forbidden, HashMismatch, StorageProblem, UnsafeFile, WrongFile
 from hubtool.formats.atomic import reraise
 from hubtool.hubs.addresses import next_address
 from hubtool.hubs.fetch import Conduct, Fetch, Source
@@ -68,7 +68,8 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
     promise = _promised(wanted, transfer)
     part = Part(transfer.folder, _identity(wanted))
     found = find_present(wanted, transfer)
-    if found is not None and not part.is_left_over():
+    if found is not None:
+        _tidy(part)
         return found
     client.refuse_offline(wanted.file.url)
     source = _source(client, wanted)
@@ -86,6 +87,13 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
         with transfer.watch(promise.name) as report:
             conduct = Conduct(transfer.space, transfer.folder, report, transfer.least_bytes)
             return _Job(wanted, transfer, part, promise, Fetch(client, source, part, promise, conduct)).run()
+
+
+def _tidy(part: Part) -> None:
+    """Remove what a killed run left beside the finished file, if nobody is at work on it and the folder can be written."""
+    if part.is_left_over():
+        with contextlib.suppress(StorageProblem), sole_writer(part.lock_path, lambda: 0, 0.0):
+            part.discard()
 
 
 def planned_path(wanted: Resolved, transfer: Transfer) -> Path:
