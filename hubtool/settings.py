@@ -6,6 +6,7 @@ Directories follow platformdirs; `HUBTOOL_HOME` moves config, data and cache bel
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 DEFAULT_HUB = "civitai"
 STALL_S = 20.0  # no byte for this long: reconnect and resume
+MOST_CONNECTIONS = 16  # for one file; more than this is rude anywhere
 GIVE_UP_FACTOR = 4.5  # × STALL_S: less than 64 KiB of progress in that time ends the transfer
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 #: What `config set` accepts: key → (type name, what it means).
 KEYS: Mapping[str, tuple[str, str]] = {
@@ -27,6 +31,11 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "library": ("path", "folder below which LoRAs are installed"),
     "target": ("text", "default install target, such as a1111 or comfyui=/path/to/ComfyUI"),
     "jobs": ("number", "files handled at the same time"),
+    "connections": (
+        "number or auto",
+        "connections for each file at most; auto: one, and more where measuring shows a gain",
+    ),
+    "limit_rate": ("rate", "bytes a second over all downloads together, such as 500K or 10M; none: no limit"),
     "timeout": ("seconds", "silence after which a transfer reconnects"),
     "offline": ("yes/no", "never use the network"),
     "previews": ("level", "the most explicit picture to put beside a model: none, soft, mature, all"),
@@ -61,6 +70,8 @@ class Settings:
     library: Path | None = None  # root below which the default target's folder lies; None: current folder
     target: str = "a1111"
     jobs: int = 4
+    connections: int | None = None  # for one file; None: found out by measuring
+    limit_bytes_s: int | None = None  # over all files together
     timeout_s: float = STALL_S
     offline: bool = False
     previews: str = "soft"  # as --nsfw of `search`
@@ -155,25 +166,66 @@ def with_value(settings: Settings, key: str, value: object) -> Settings:
 
 def _converted(settings: Settings, key: str, value: object) -> Settings:
     text = str(value)
-    yes = text.lower() in {"1", "true", "yes", "on"}
     match key:
-        case "library":
-            changed = replace(settings, library=from_home(text))
-        case "jobs":
-            changed = replace(settings, jobs=max(1, int(text)))
-        case "timeout":
-            changed = replace(settings, timeout_s=_seconds(text))
-        case "offline":
-            changed = replace(settings, offline=yes)
-        case "previews":
-            changed = replace(settings, previews=_level(text))
         case "fallback":
             changed = replace(settings, fallback=_names(value))
+        case "library":
+            changed = replace(settings, library=from_home(text))
+        case "offline":
+            changed = replace(settings, offline=text.lower() in {"1", "true", "yes", "on"})
+        case "previews":
+            changed = replace(settings, previews=_level(text))
         case "hub":
             changed = replace(settings, hub=text)
-        case _:
+        case "target":
             changed = replace(settings, target=text)
+        case _:
+            changed = _with_figure(settings, key, text)
     return changed
+
+
+def _with_figure(settings: Settings, key: str, text: str) -> Settings:
+    match key:
+        case "jobs":
+            return replace(settings, jobs=max(1, int(text)))
+        case "connections":
+            return replace(settings, connections=connections(text))
+        case "limit_rate":
+            return replace(settings, limit_bytes_s=bytes_a_second(text))
+        case _:
+            return replace(settings, timeout_s=_seconds(text))
+
+
+def connections(text: str) -> int | None:
+    """A number of connections from 1 to MOST_CONNECTIONS, or None for `auto`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.lower() == "auto":
+        return None
+    if not 1 <= int(text) <= MOST_CONNECTIONS:
+        raise ValueError(text)
+    return int(text)
+
+
+def bytes_a_second(text: str) -> int | None:
+    """A rate of at least 1024 bytes a second, or None for `none`.
+
+    >>> bytes_a_second("500k"), bytes_a_second("2.5MiB/s"), bytes_a_second("none")
+    (512000, 2621440, None)
+
+    Raises:
+        ValueError: it is no such rate.
+    """
+    plain = text.strip().upper()
+    if plain == "NONE":
+        return None
+    plain = plain.removesuffix("/S").removesuffix("B").removesuffix("I")
+    number, unit = (plain[:-1], _UNITS[plain[-1]]) if plain[-1:] in _UNITS else (plain, 1)
+    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,6})?", number) or float(number) * unit < _UNITS["K"]:
+        raise ValueError(text)
+    return int(float(number) * unit)
 
 
 def _level(text: str) -> str:

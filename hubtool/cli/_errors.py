@@ -63,6 +63,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "lock_out_of_date": (16, "the lock file is not what the manifest asks for"),
     "partial": (17, "some of several failed"),
     "interrupted": (130, "Ctrl-C"),
+    "terminated": (143, "SIGTERM"),
 }
 EXITS_OF_BASES = {"file": 10, "library": 1}
 
@@ -101,6 +102,8 @@ def _answer(error: BaseException) -> tuple[str, str, str]:
     """(code, message, hint) of anything that ended a command."""
     if isinstance(error, HubtoolError):
         return error.code, str(error), error.hint
+    if isinstance(error, Terminated):
+        return "terminated", "Ended from outside; what was finished is kept.", ""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted", "Interrupted; what was finished is kept.", ""
     if isinstance(error, click.ClickException):
@@ -123,8 +126,12 @@ def _unforeseen(error: BaseException) -> tuple[str, str, str]:
     return "error", message, "Please report it, with what `--debug` shows."
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: everything is put in order as after Ctrl-C."""
+
+
 def _terminate(*_: object) -> None:
-    raise KeyboardInterrupt
+    raise Terminated
 
 
 def _report(run: Run, arguments: list[str], error: BaseException) -> int:

@@ -14,9 +14,9 @@ from hubtool.library.sidecar import choose_sidecars
 from hubtool.library.target import choose_place, target_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from hubtool.library.acquire import Report
+    from hubtool.hubs.transfer import Watch
     from hubtool.library.spreading import Spread
     from hubtool.library.target import Place
     from hubtool.settings import Settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LEADS = {"installed": "Installed", "present": "Already installed", "planned": "Would be installed"}
 
 
-def orders_from(settings: Settings, options: Mapping[str, object], watch: Callable[[str], Report]) -> list[Order]:
+def orders_from(settings: Settings, options: Mapping[str, object], watch: Watch) -> list[Order]:
     """What is wanted, from the command's options: one order a LoRA folder.
 
     Raises:

@@ -10,26 +10,13 @@ import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
 from hubtool.cli._errors import describe, exit_code
-from hubtool.cli._options import dry_run_option
+from hubtool.cli._options import dry_run_option, transfer_options, with_transfer_options
 from hubtool.cli._output import finish, say, show_rows
 from hubtool.cli._progress import transfer_bars
 
 if TYPE_CHECKING:
     from hubtool.cli._output import Row
     from hubtool.hubs.batch import Outcome
-
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-def _bytes_a_second(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """`500K`, `2.5M`: bytes a second, at least 1024."""
-    if value is None:
-        return None
-    text = value.upper().removesuffix("/S").removesuffix("B").removesuffix("I")
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
-    if not number.replace(".", "", 1).isdigit() or float(number) * _UNITS.get(unit, 1) < 1024:
-        raise click.BadParameter(f"{value!r} is no rate of at least 1K; write it like 500K or 2M.")
-    return float(number) * _UNITS.get(unit, 1)
 
 
 @click.command(cls=HubtoolCommand)
@@ -41,10 +28,8 @@ def _bytes_a_second(_: click.Context, __: click.Parameter, value: str | None) ->
 @click.option("--all-files", is_flag=True, help="Every file of the version.")
 @click.option("--name", default="", metavar="NAME", help="Store it under this name.")
 @click.option("--no-verify", is_flag=True, help="Ignore the size and hashes that the hub publishes.")
-@click.option("--connections", type=click.IntRange(1, 16), default=1, help="Accepted; a file uses one so far.")
-@click.option(
-    "--limit-rate", callback=_bytes_a_second, metavar="R", help="At most so many bytes a second and file: 500K, 2M."
-)
+@transfer_options
+@click.option("--smallest-first", is_flag=True, help="Of several files, begin with the smallest.")
 @click.option("--resume/--no-resume", default=True, help="Go on with what an interrupted run left (default).")
 @dry_run_option
 def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
@@ -63,15 +48,16 @@ def command(specs: tuple[str, ...], folder: Path, **options: object) -> None:
     from hubtool.hubs.spec import expand
     from hubtool.hubs.transfer import Transfer
 
-    settings = current_run().settings()
-    wish = Wish(str(options["file"]), bool(options["all_files"]), bool(options["dry_run"]))
+    settings = with_transfer_options(current_run().settings(), options)
+    wish = Wish(
+        str(options["file"]), bool(options["all_files"]), bool(options["dry_run"]), bool(options["smallest_first"])
+    )
     with transfer_bars() as watch:
         transfer = Transfer(
             folder=folder,
             name=str(options["name"]),
             verify=not options["no_verify"],
             resume=bool(options["resume"]),
-            limit_bytes_s=options["limit_rate"],  # type: ignore[arg-type]  # its callback made it a float
             watch=watch,
         )
         outcomes = download_all(

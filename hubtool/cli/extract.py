@@ -109,8 +109,8 @@ def command(tuned: Path, output: Path | None, dtype: str, **options: object) -> 
 
     base = Path(str(options.pop("base")))
     beside = side_files(options)
-    with transfer_bars() as bars:
-        wanted = extract_options(options | {"dtype": DTYPES[dtype]}, bars(tuned.name))
+    with transfer_bars() as watch, watch(tuned.name) as bar:
+        wanted = extract_options(options | {"dtype": DTYPES[dtype]}, bar)
         found = extract(tuned, base, output_for(tuned, output), wanted)
     beside.write(found)
     answer(row_of(found), lambda: extraction_text(found))

@@ -9,7 +9,7 @@ import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
 from hubtool.cli._errors import exit_code
-from hubtool.cli._options import dry_run_option
+from hubtool.cli._options import dry_run_option, transfer_options, with_transfer_options
 from hubtool.cli._output import finish, say, show_rows
 from hubtool.cli._progress import transfer_bars
 
@@ -42,6 +42,7 @@ from hubtool.cli._progress import transfer_bars
     show_default=True,
     help="How a local FILE comes into the folder.",
 )
+@transfer_options
 @click.option("--force", is_flag=True, help="Replace another file of that name; install what is there already.")
 @dry_run_option
 def command(specs: tuple[str, ...], **options: object) -> None:
@@ -61,7 +62,7 @@ def command(specs: tuple[str, ...], **options: object) -> None:
     from hubtool.hubs.spec import expand
     from hubtool.library.spreading import install_everywhere
 
-    settings = current_run().settings()
+    settings = with_transfer_options(current_run().settings(), options)
     with transfer_bars() as watch:
         outcomes = install_everywhere(
             settings, expand_lists(settings, expand(specs, sys.stdin)), orders_from(settings, options, watch), say

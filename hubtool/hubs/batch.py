@@ -25,6 +25,7 @@ class Wish:
     file: str = ""  # id or name; default the primary one
     all_files: bool = False
     dry_run: bool = False
+    smallest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +39,90 @@ class Outcome:
     error: HubtoolError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """One file to fetch, or why a SPEC leads to none."""
+
+    spec: str
+    resolved: Resolved | None = None
+    error: HubtoolError | None = None
+
+    @property
+    def size_bytes(self) -> float:
+        """Infinite where nobody says."""
+        size = self.resolved.file.size_bytes if self.resolved else 0
+        return float("inf") if size is None else size
+
+
 def download_all(hub: Hub, specs: Sequence[str], wish: Wish, transfer: Transfer, jobs: int) -> list[Outcome]:
-    """Download what the SPECs name, at most `jobs` at a time; outcomes in the order of the SPECs.
+    """Download what the SPECs name, at most `jobs` files at a time; outcomes in the order of the SPECs.
 
     Raises:
         UsageProblem: one name for several files.
     """
     if transfer.name and (len(specs) > 1 or wish.all_files):
         raise UsageProblem("--name is for a single file.", hint="Name one SPEC, without --all-files.")
-    if len(specs) < 2 or jobs < 2:
-        return [outcome for spec in specs for outcome in _outcomes(hub, spec, wish, transfer)]
-    pool = ThreadPoolExecutor(min(jobs, len(specs)))
+    batch = _Batch(hub, wish, transfer)
+    if jobs > 1 and (len(specs) > 1 or wish.all_files):
+        return _in_parallel(batch, specs, jobs)
+    if not wish.smallest_first:
+        return [outcome for spec in specs for errand in batch.errands(spec) for outcome in batch.outcomes(errand)]
+    errands = [errand for spec in specs for errand in batch.errands(spec)]
+    done = {index: batch.outcomes(errands[index]) for index in _by_size(errands)}
+    return [outcome for index in range(len(errands)) for outcome in done[index]]
+
+
+def _in_parallel(batch: _Batch, specs: Sequence[str], jobs: int) -> list[Outcome]:
+    """Two pools, so that files are on their way while the hub is still asked about the rest."""
+    asking, fetching = ThreadPoolExecutor(max(1, min(jobs, len(specs)))), ThreadPoolExecutor(jobs)
     try:
-        tasks = [pool.submit(_outcomes, hub, spec, wish, transfer) for spec in specs]
+        asked = [asking.submit(batch.errands, spec) for spec in specs]
+        if batch.wish.smallest_first:
+            errands = [errand for task in asked for errand in task.result()]
+            started = {index: fetching.submit(batch.outcomes, errands[index]) for index in _by_size(errands)}
+            tasks = [started[index] for index in range(len(errands))]
+        else:
+            tasks = [fetching.submit(batch.outcomes, errand) for task in asked for errand in task.result()]
         return [outcome for task in tasks for outcome in task.result()]
     except BaseException:  # Ctrl-C: the transfers must not go on in the background
-        hub.abort()
+        batch.hub.abort()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        for pool in (asking, fetching):
+            pool.shutdown(cancel_futures=True)
 
 
-def _outcomes(hub: Hub, spec: str, wish: Wish, transfer: Transfer) -> list[Outcome]:
-    try:
-        resolved = hub.resolve(spec, wish.file)
-    except HubtoolError as error:
-        return [Outcome(spec, error=error)]
-    files = resolved.every_file() if wish.all_files else (resolved,)
-    return [outcome for each in files for outcome in _delivered(hub, spec, each, wish, transfer)]
+def _by_size(errands: Sequence[_Errand]) -> list[int]:
+    return sorted(range(len(errands)), key=lambda index: errands[index].size_bytes)
 
 
-def _delivered(hub: Hub, spec: str, resolved: Resolved, wish: Wish, transfer: Transfer) -> list[Outcome]:
-    try:
-        if not wish.dry_run:
-            return [Outcome(spec, resolved, downloaded=done) for done in deliver(hub, resolved, transfer)]
-        present = find_present(resolved, transfer)
-        if present is None:
-            hub.check(resolved)
-        return [Outcome(spec, resolved, None if present else planned_path(resolved, transfer), present)]
-    except HubtoolError as error:
-        return [Outcome(spec, resolved, error=error)]
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What all files of one command have in common. Threads share it."""
+
+    hub: Hub
+    wish: Wish
+    transfer: Transfer
+
+    def errands(self, spec: str) -> list[_Errand]:
+        """The files that a SPEC means."""
+        try:
+            resolved = self.hub.resolve(spec, self.wish.file)
+        except HubtoolError as error:
+            return [_Errand(spec, error=error)]
+        return [_Errand(spec, each) for each in (resolved.every_file() if self.wish.all_files else (resolved,))]
+
+    def outcomes(self, errand: _Errand) -> list[Outcome]:
+        """Fetch one of them, or say where it would go; an archive may have several outcomes."""
+        spec, resolved = errand.spec, errand.resolved
+        if resolved is None:
+            return [Outcome(spec, error=errand.error)]
+        try:
+            if not self.wish.dry_run:
+                return [Outcome(spec, resolved, downloaded=done) for done in deliver(self.hub, resolved, self.transfer)]
+            present = find_present(resolved, self.transfer)
+            if present is None:
+                self.hub.check(resolved)
+            return [Outcome(spec, resolved, None if present else planned_path(resolved, self.transfer), present)]
+        except HubtoolError as error:
+            return [Outcome(spec, resolved, error=error)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from hubtool.hubs.retry import Patience, TryAgain
 from hubtool.hubs.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hubtool.hubs.question import Site
     from hubtool.settings import Settings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"hubtool/{hubtool.__version__} (+https://github.com/hubtool/hubtool)"
 MAX_HOPS = 5
 _WHOLE_ANSWERS = 10  # × the time to give up: longer than this no small answer may take, however steadily it trickles
+_READ_BYTES = 256 << 10  # at once: what stays in the processor's cache
 _ERROR_BYTES = 64 << 10  # read of an error's body
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -68,9 +70,26 @@ class Answer:
         Raises:
             TryAgain: the connection broke, or was silent for too long.
         """
+        length = self.headers.get("content-length", "") if "transfer-encoding" not in self.headers else ""
         with translated(self.url):
             # without a size: re-chunking costs 40 % of the throughput
-            yield from self._response.iter_raw()
+            body = self._response.iter_raw()
+            first = next(body, b"")
+            yield first
+            if re.fullmatch(r"[0-9]{1,18}", length):
+                yield from self._from_socket(int(length) - len(first))
+            else:
+                yield from body
+
+    def _from_socket(self, left: int) -> Iterator[bytes]:
+        """The rest of a body whose length is known: the parser held nothing back, and costs a third of the time."""
+        stream = self._response.extensions["network_stream"]
+        while left > 0:
+            chunk = stream.read(min(_READ_BYTES, left), timeout=self.error_s)
+            if not chunk:
+                raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+            left -= len(chunk)
+            yield chunk
 
     def decoded(self) -> Iterator[bytes]:
         """The body as it comes, decompressed in pieces of bounded size.
@@ -97,6 +116,18 @@ class Answer:
         return body.replace(self.token.encode(), b"[your key]") if self.token else body
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a request is made."""
+
+    with_token: bool = True  # the hub's own origins get it
+    body: bytes | None = None  # makes it a POST, which is not redirected
+    is_extra: bool = False  # one of several for the same file: its failure says nothing about the host
+
+
+_USUAL = Terms()
+
+
 class Client:
     """Connections to one hub and to the storage it points to. Threads may share it."""
 
@@ -105,7 +136,7 @@ class Client:
         self.site = site
         self.settings = settings
         self.answers = Answers(settings.directories.data / "answers")
-        self._traffic = traffic or Traffic()
+        self.traffic = traffic or Traffic()
         self._lines: set[Connection] = set()
         self._seen: dict[str, Reach] = {}  # where hosts were really met
         self.stop = threading.Event()
@@ -208,10 +239,8 @@ class Client:
         return reply.body
 
     @contextlib.contextmanager
-    def open(
-        self, url: str, headers: Mapping[str, str], named: str, *, with_token: bool = True, body: bytes | None = None
-    ) -> Iterator[Answer]:
-        """Ask for a URL and follow redirects by hand to the answer that is none. With a `body` it is a POST.
+    def open(self, url: str, headers: Mapping[str, str], named: str, terms: Terms = _USUAL) -> Iterator[Answer]:
+        """Ask for a URL and follow redirects by hand to the answer that is none.
 
         `named` is the address that the user gave: redirects lead no further inside than that. The answer may have any
         status but those of redirects.
@@ -228,15 +257,15 @@ class Client:
         target, first = url, True
         for _ in range(MAX_HOPS + 1):
             is_own = origin(target) in self.site.origins
-            token = self.site.token if first and with_token and is_own else ""
-            with self._send(_Request(target, headers, token, body), named) as response:
+            token = self.site.token if first and terms.with_token and is_own else ""
+            with self._send(_Request(target, headers, token, terms), named) as response:
                 if response.status_code not in _REDIRECTS:
                     plain = {name.lower(): value for name, value in response.headers.items()}
                     limit_s, status = self.settings.timeout_s, response.status_code
                     yield Answer(target, status, plain, not first, is_own, token, limit_s, response)
                     return
                 location = response.headers.get("location")
-            if not location or body is not None:
+            if not location or terms.body is not None:
                 raise BadAnswer(f"{origin(target)} redirects without saying where to.", url=public_url(target))
             onward = next_address(target, location, named)
             if urlsplit(onward).path.rstrip("/") == "/login":
@@ -253,6 +282,12 @@ class Client:
         if self.settings.offline:
             raise Offline(f"{origin(url)} was not asked because of `--offline`.", url=public_url(url))
 
+    def hang_up(self, threads: Collection[int]) -> None:
+        """Make what these threads have open fail at once, from another thread."""
+        for line in list(self._lines):
+            if line.thread in threads:
+                line.hang_up()
+
     def abort(self) -> None:
         """Make every transfer in progress fail at once, from another thread."""
         self.stop.set()
@@ -265,25 +300,25 @@ class Client:
         with translated(url):
             host = httpx.URL(url).raw_host.decode("ascii")  # as it is connected to
         place, paced = origin(url).partition("://")[2], origin(url) in self.site.origins and literal_reach(host) is None
-        self._traffic.admit(place, paced=paced, wait=self.stop.wait)
+        self.traffic.admit(place, paced=paced, wait=self.stop.wait)
         line = Connection(host, named, self._seen, self.settings.give_up_s)
         self._lines.add(line)
         began = False
         try:
-            method, sent = "GET" if request.body is None else "POST", request.sent_headers()
+            body, sent = request.terms.body, request.sent_headers()
             with (
                 translated(url, line),
                 self._http.stream(
-                    method, url, headers=sent, content=request.body, extensions={"trace": line}
+                    "GET" if body is None else "POST", url, headers=sent, content=body, extensions={"trace": line}
                 ) as response,
             ):
                 began = True
                 lower = {name.lower(): value for name, value in response.headers.items()}
-                self._traffic.answered(place, response.status_code, lower)
+                self.traffic.answered(place, response.status_code, lower)
                 yield response
         except TryAgain:
-            if not began:
-                self._traffic.failed(place)
+            if not began and not request.terms.is_extra:
+                self.traffic.failed(place)
             raise
         finally:
             line.hang_up()
@@ -299,9 +334,8 @@ class Client:
         headers = {"Accept-Encoding": "gzip", **question.headers}
         while True:
             try:
-                with self.open(
-                    question.url, headers, self.site.base, with_token=question.with_token, body=question.body
-                ) as answer:
+                terms = Terms(with_token=question.with_token, body=question.body)
+                with self.open(question.url, headers, self.site.base, terms) as answer:
                     longest_s = self.settings.give_up_s * _WHOLE_ANSWERS
                     return Reply(_checked_body(answer, question, patience, longest_s), answer.headers)
             except TryAgain as failure:
@@ -315,7 +349,7 @@ class _Request:
     url: str = field(repr=False)
     headers: Mapping[str, str]
     token: str = field(repr=False)
-    body: bytes | None
+    terms: Terms
 
     def sent_headers(self) -> dict[str, str]:
         """The header, with the token where there is one."""

@@ -16,7 +16,9 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from hubtool.errors import NetworkFailure
 from hubtool.hubs.addresses import reach_of_address, reach_of_host, refuse_inside
+from hubtool.hubs.retry import TryAgain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -40,6 +42,8 @@ class Connection:
         """
         self._host, self._named, self._seen, self._header_s = host, named, seen, header_s
         self._named_host = urlsplit(named).hostname or ""
+        self.thread = threading.get_ident()  # whose it is
+        self._ended = False
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
         self.proxy = ""  # who is really connected to, if it is not the host
@@ -72,20 +76,33 @@ class Connection:
     def _connected(self, stream: _Stream) -> None:
         found = stream.get_extra_info("socket")
         self._socket = found if isinstance(found, socket.socket) else None
-        peer = stream.get_extra_info("server_addr")
+        try:
+            self._refuse_late()
+            self._look_at(stream.get_extra_info("server_addr"))
+        except OSError as error:  # gone already, before its other end could be looked at
+            stream.close()
+            raise TryAgain(NetworkFailure(f"The connection to {self._host} broke: {error.strerror}.")) from error
+        except BaseException:
+            stream.close()
+            raise
+
+    def _look_at(self, peer: object) -> None:
+        """Refuse an other end that lies too far inside; behind a proxy it is the proxy, which says nothing."""
         if self.proxy or not isinstance(peer, tuple):
             return
         reach = reach_of_address(str(peer[0]))
         if self._host == self._named_host:
             self._seen.setdefault(self._host, reach)
-        try:
-            refuse_inside(self._host, reach, self._named, self._seen.get(self._named_host))
-        except BaseException:
-            stream.close()
-            raise
+        refuse_inside(self._host, reach, self._named, self._seen.get(self._named_host))
+
+    def _refuse_late(self) -> None:
+        """Raise if this connection was ended before it was made."""
+        if self._ended:
+            raise NetworkFailure("The transfer was interrupted.")
 
     def hang_up(self) -> None:
         """End the connection under a reader that is blocked in it, from another thread."""
+        self._ended = True
         self._stop_timer()
         if self._socket is not None:
             with contextlib.suppress(OSError):

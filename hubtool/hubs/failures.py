@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from hubtool.errors import BadAnswer, HubProblem, NetworkFailure
@@ -39,6 +40,12 @@ def translated(url: str, line: Connection | None = None) -> Iterator[None]:
         raise _unreached(url, line, error) from error
     except httpx.TransportError as error:
         raise TryAgain(_broken(url, error), weight=_weight(error)) from error
+    except httpcore.TimeoutException as error:  # of a body that is read from the connection itself
+        raise TryAgain(NetworkFailure(f"{_host(url)} fell silent.", url=public_url(url))) from error
+    except httpcore.NetworkError as error:
+        raise TryAgain(
+            NetworkFailure(f"The connection to {_host(url)} broke: {error}.", url=public_url(url))
+        ) from error
     except (httpx.DecodingError, BadEncoding) as error:
         raise BadAnswer(f"{_host(url)} answered with damaged compression.", url=public_url(url)) from error
     except (httpx.InvalidURL, httpx.StreamError) as error:

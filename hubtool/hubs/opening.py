@@ -27,6 +27,7 @@ from hubtool.hubs.places import (
     hugging_face_endpoint,
 )
 from hubtool.hubs.question import Site
+from hubtool.hubs.rate import Rate
 from hubtool.hubs.sources import Sources
 from hubtool.hubs.tokens import Store, refuse_plain, token_in_force
 from hubtool.hubs.traffic import Traffic
@@ -46,7 +47,7 @@ def open_hub(settings: Settings, name: str = "") -> Hub:
     Raises:
         UsageProblem: no hub has this name, or the address is none.
     """
-    opening = _Opening(settings, Traffic())
+    opening = _Opening(settings, Traffic(Rate(settings.limit_bytes_s)))
     asked = [name] if name else [settings.hub, *settings.further_hubs]
     in_use = [opening.catalogue(entry, in_use=True) for entry in dict.fromkeys(asked)]
     further = [entry for entry in settings.fallback if entry not in asked] if asked == ["civitai"] else []

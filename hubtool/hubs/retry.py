@@ -37,12 +37,9 @@ class TryAgain(Exception):  # never leaves this package: Patience turns it into 
 class Patience:
     """The budget of one operation (one JSON answer, one file). Give it every failure and every progress."""
 
-    def __init__(
-        self, settings: Settings, *, stop: threading.Event | None = None, floor_bytes: int = FLOOR_BYTES
-    ) -> None:
+    def __init__(self, settings: Settings, *, stop: threading.Event | None = None) -> None:
         self._unit_s = settings.timeout_s / 20  # 1 s by default
         self._give_up_s = settings.give_up_s
-        self._floor_bytes = floor_bytes
         self._stop = stop or threading.Event()
         self._failures = self._idle_failures = 0
         self._counted = self._best = 0  # bytes at the last restart of the count; the most so far
@@ -57,11 +54,15 @@ class Patience:
             NetworkFailure: less than FLOOR_BYTES arrived in the time after which to give up.
         """
         self._best = max(self._best, done)
-        if self._best - self._window_bytes >= self._floor_bytes:
+        if self._best - self._window_bytes >= FLOOR_BYTES:
             self._window_start, self._window_bytes = time.monotonic(), self._best
         elif time.monotonic() - self._window_start > self._give_up_s:
             got = self._best - self._window_bytes
             raise NetworkFailure(f"The transfer stalled: {got} bytes in {self._give_up_s:.0f} s.")
+
+    def paused(self, seconds: float) -> None:
+        """Note that nothing was asked for during the last `seconds`, for a limit on the rate."""
+        self._window_start += seconds
 
     def restart(self) -> None:
         """Note that everything begins at zero bytes again."""

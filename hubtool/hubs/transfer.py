@@ -5,12 +5,13 @@ plan → lock → fetch (hubtool.hubs.fetch) → verify → sync → give it its
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import Forbidden, HashMismatch, UnsafeFile, WrongFile
+from hubtool.errors import Forbidden, HashMismatch, StorageProblem, UnsafeFile, WrongFile
 from hubtool.formats.atomic import reraise
 from hubtool.hubs.addresses import next_address
 from hubtool.hubs.fetch import Conduct, Fetch, Source
@@ -22,17 +23,20 @@ from hubtool.hubs.space import Space
 from hubtool.hubs.verify import SIZE_SLACK_BYTES, Promise, check_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from hubtool.hubs.client import Client
     from hubtool.hubs.hub import Resolved
     from hubtool.hubs.verify import Verdict
 
-    Report = Callable[[int, int | None], None]
+    Report = Callable[[int, int | None], None]  # is told (bytes there, bytes in all)
+    Watch = Callable[[str], AbstractContextManager[Report]]  # file name → who is told while it is on its way
 
 
-def _silent(_: str) -> Report:
-    return lambda _done, _total: None
+@contextlib.contextmanager
+def _unwatched(_: str) -> Iterator[Report]:
+    yield lambda _done, _total: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,9 @@ class Transfer:
     name: str = ""  # instead of the hub's
     verify: bool = True
     resume: bool = True
-    limit_bytes_s: float | None = None
     unpacks: bool = False  # an archive needs no published hash: its members are checked when it is unpacked
-    watch: Callable[[str], Report] = _silent  # file name → what is told (bytes there, bytes in all)
+    watch: Watch = _unwatched
+    least_bytes: int = 1 << 20  # fewer are not worth a connection of their own
     space: Space = field(default_factory=Space)
 
 
@@ -62,8 +66,10 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
         StorageProblem: the disk refuses.
     """
     promise = _promised(wanted, transfer)
+    part = Part(transfer.folder, _identity(wanted))
     found = find_present(wanted, transfer)
     if found is not None:
+        _tidy(part)
         return found
     client.refuse_offline(wanted.file.url)
     source = _source(client, wanted)
@@ -71,16 +77,23 @@ def download(client: Client, wanted: Resolved, transfer: Transfer) -> Downloaded
         transfer.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reraise(error, transfer.folder)
-    part = Part(transfer.folder, _identity(wanted))
     with sole_writer(part.lock_path, lambda: _size(part.path), client.settings.give_up_s) as alone:
         found = find_present(wanted, transfer)  # another process may have brought it while this one waited
         if found is not None:
+            part.discard()
             return found
         if not alone:
             part = Part(transfer.folder, secrets.token_hex())
-        conduct = Conduct(transfer.space, transfer.folder, transfer.watch(promise.name), transfer.limit_bytes_s)
-        fetch = Fetch(client, source, part, promise, conduct)
-        return _Job(wanted, transfer, part, promise, fetch).run()
+        with transfer.watch(promise.name) as report:
+            conduct = Conduct(transfer.space, transfer.folder, report, transfer.least_bytes)
+            return _Job(wanted, transfer, part, promise, Fetch(client, source, part, promise, conduct)).run()
+
+
+def _tidy(part: Part) -> None:
+    """Remove what a killed run left beside the finished file, if nobody is at work on it and the folder can be written."""
+    if part.is_left_over():
+        with contextlib.suppress(StorageProblem), sole_writer(part.lock_path, lambda: 0, 0.0):
+            part.discard()
 
 
 def planned_path(wanted: Resolved, transfer: Transfer) -> Path:
@@ -127,8 +140,9 @@ class _Job:
             part.sync()
             size, digest, resumed = part.size, part.sha256, part.resumed_from
             path, is_new = part.publish(self._names(verdict))
-        except (HashMismatch, WrongFile, UnsafeFile):
-            part.discard()
+        except (HashMismatch, WrongFile):
+            if self.fetch.has_ended:  # else it is an answer that was wrong, not the bytes that are there
+                part.discard()
             raise
         finally:
             part.close()
@@ -152,6 +166,7 @@ class _Job:
         return self._checked()
 
     def _checked(self) -> Verdict:
+        self.part.check_place()
         return check_whole(self.part.path, self.promise, self.part.size, self.part.sha256)
 
 

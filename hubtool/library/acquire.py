@@ -31,13 +31,11 @@ if TYPE_CHECKING:
 
     from hubtool.hubs.hub import Downloaded, Hub, Resolved
     from hubtool.hubs.spec import Spec
-    from hubtool.hubs.transfer import Transfer
+    from hubtool.hubs.transfer import Transfer, Watch
     from hubtool.library.install import Wish
     from hubtool.library.record import Installed
     from hubtool.library.target import Place
     from hubtool.settings import Settings
-
-    Report = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Order:
     place: Place
     wish: Wish
     file: str = ""  # id or name of a version's file, instead of the primary one
-    watch: Callable[[str], Report] | None = None  # is told how transfers go on
+    watch: Watch | None = None  # is told how transfers go on
 
 
 def acquire(settings: Settings, specs: Iterable[str], order: Order, say: Callable[[str], None]) -> list[Outcome]:

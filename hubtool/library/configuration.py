@@ -19,6 +19,8 @@ from hubtool.formats.atomic import write_text
 from hubtool.library.target import target_named
 from hubtool.settings import KEYS, Settings, directories, with_value
 
+_FIELDS = {"timeout": "timeout_s", "limit_rate": "limit_bytes_s"}  # where the field has another name
+_UNSET = {"connections": "auto", "limit_rate": "none"}
 Value = str | int | float | bool | None
 _WORDS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
@@ -38,7 +40,9 @@ def get_setting(settings: Settings, key: str) -> Value:
     if section:
         return {"hubs": settings.hubs, "uis": settings.uis}[section].get(name)
     _check_key(key)
-    value = getattr(settings, "timeout_s" if key == "timeout" else key)
+    value = getattr(settings, _FIELDS.get(key, key))
+    if value is None and key in _UNSET:
+        return _UNSET[key]
     if isinstance(value, tuple):
         return ",".join(value) or "none"
     return str(value) if isinstance(value, Path) else value

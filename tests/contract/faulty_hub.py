@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import random
@@ -12,7 +13,7 @@ import struct
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -42,8 +43,20 @@ class Fault:
     pause_s: float = 0.0  # silence before the body's second half
     drip_s: float = 0.0  # one byte, then so much silence
     head_drip_s: float = 0.0  # the same in the header
+    head_pause_s: float = 0.0  # silence before the header
     ignore_range: bool = False
+    ignore_if_range: bool = False
     shift: int = 0  # a partial body begins so many bytes late
+    lie: int = 0  # a partial answer begins so many bytes late, and says so
+    total: int = 0  # so many bytes more than there are, in Content-Range
+    ranges_only: bool = False  # acts on requests with a Range header only
+    closes: bool = False  # `cut` ends the connection in an orderly way
+    chunked: str = ""  # "whole", "cut" (no last chunk) or "bad" (a senseless chunk size)
+    lines: bytes = b""  # further header lines as they are
+    before: bytes = b""  # sent before the answer
+    raw: bytes = b""  # sent instead of it
+    http: str = "1.1"
+    multipart: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,11 @@ def lora(seed: int = 0, size: int = 200_000) -> bytes:
     return struct.pack("<Q", len(header)) + header + body
 
 
+@functools.lru_cache(maxsize=64)
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
+
+
 class FaultyHub:
     """Both servers. `on_*` hold the faults of the next requests; an empty queue means right answers (or `always`)."""
 
@@ -77,6 +95,8 @@ class FaultyHub:
         self.on_api: deque[Fault] = deque()
         self.on_download: deque[Fault] = deque()
         self.on_storage: deque[Fault] = deque()
+        self.single_use = False  # a signed address serves one request
+        self.used: set[str] = set()
         self.always: dict[str, Fault] = {}  # api, download or storage → fault of every further request
         self.seen: list[Seen] = []
         self._servers = [_Server(("127.0.0.1", 0), _Handler), _Server(("127.0.0.1", 0), _Handler)]
@@ -97,12 +117,13 @@ class FaultyHub:
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    def settings(self, home: Path, timeout_s: float = 0.5) -> Settings:
+    def settings(self, home: Path, timeout_s: float = 0.5, **changes: object) -> Settings:
         """Settings of an impatient user of this hub."""
-        return Settings(Directories(home / "c", home / "d", home / "e"), hub=self.api, timeout_s=timeout_s)
+        folders = Directories(home / "c", home / "d", home / "e")
+        return replace(Settings(folders, hub=self.api, timeout_s=timeout_s), **changes)
 
-    def open(self, home: Path, timeout_s: float = 0.5) -> Hub:
-        return open_hub(self.settings(home, timeout_s))
+    def open(self, home: Path, timeout_s: float = 0.5, **changes: object) -> Hub:
+        return open_hub(self.settings(home, timeout_s, **changes))
 
     def requests(self, port: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.port == port]
@@ -159,6 +180,11 @@ class _Handler(BaseHTTPRequestHandler):
         seen = Seen(self.server.port, parts.path, parts.query, {k.lower(): v for k, v in self.headers.items()})
         hub.seen.append(seen)
         self.close_connection = True
+        if seen.port == "storage" and hub.single_use:
+            if seen.query in hub.used:
+                self._send(Fault(), 403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+                return
+            hub.used.add(seen.query)
         with contextlib.suppress(OSError):
             if seen.port == "storage":
                 self._storage(self._fault("storage", hub.on_storage))
@@ -166,7 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._api(parts.path)
 
     def _fault(self, kind: str, queue: deque[Fault]) -> Fault:
-        return queue.popleft() if queue else self.server.hub.always.get(kind, Fault())
+        fault = queue.popleft() if queue else self.server.hub.always.get(kind, Fault())
+        return Fault() if fault.ranges_only and "Range" not in self.headers else fault
 
     def _api(self, path: str) -> None:
         hub = self.server.hub
@@ -192,39 +219,67 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _storage(self, fault: Fault) -> None:
         content = self.server.hub.content if fault.body is None else fault.body
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        etag = fault.headers.get("ETag", _etag(content))
         headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        fits = self.headers.get("If-Range", etag) == etag
-        if asked and fits and not fault.ignore_range and not fault.status:
-            start = int(asked[1])
-            if start >= len(content):
-                self._send(fault, 416, {"Content-Range": f"bytes */{len(content)}"}, b"")
-                return
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            body = content[start + fault.shift :] + bytes(fault.shift)
-            self._send(fault, 206, headers, body)
-        else:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        fits = fault.ignore_if_range or self.headers.get("If-Range", etag) == etag
+        if not asked or not fits or fault.ignore_range or fault.status:
             self._send(fault, 200, headers, content)
+            return
+        start = max(0, int(asked[1]) + fault.lie)
+        if start >= len(content):
+            self._send(fault, 416, {"Content-Range": f"bytes */{len(content)}"}, b"")
+            return
+        end = min(len(content), int(asked[2] or len(content)) + 1)
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content) + fault.total}"
+        body = (content + bytes(fault.shift))[start + fault.shift : end + fault.shift]
+        if fault.multipart:
+            body = (
+                b"--B\r\nContent-Range: "
+                + headers.pop("Content-Range").encode()
+                + b"\r\n\r\n"
+                + body
+                + b"\r\n--B--\r\n"
+            )
+            headers["Content-Type"] = "multipart/byteranges; boundary=B"
+        self._send(fault, 206, headers, body)
 
     def _send(self, fault: Fault, status: int, headers: dict[str, str], body: bytes) -> None:
+        if fault.raw:
+            self.wfile.write(fault.raw)
+            return
         body = fault.body if fault.body is not None and status != 206 else body
         wanted = {"Content-Length": str(len(body)), "Connection": "close"} | headers | fault.headers
-        lines = [f"HTTP/1.1 {fault.status or status} Whatever"]
+        if fault.chunked:
+            del wanted["Content-Length"]
+            wanted["Transfer-Encoding"] = "chunked"
+            body = (
+                b"%x\r\n" % len(body)
+                + body
+                + b"\r\n"
+                + {"whole": b"0\r\n\r\n", "cut": b"", "bad": b"zz\r\n"}[fault.chunked]
+            )
+        lines = [f"HTTP/{fault.http} {fault.status or status} Whatever"]
         lines += [f"{name}: {value}" for name, value in wanted.items() if name not in fault.without]
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        self._write(head, fault.head_drip_s)
+        time.sleep(fault.head_pause_s)
+        self._write(
+            fault.before + "\r\n".join(lines).encode("latin-1") + b"\r\n" + fault.lines + b"\r\n", fault.head_drip_s
+        )
         if fault.cut is not None:
             self._write(body[: fault.cut])
-            time.sleep(0.02)  # what was sent must arrive before the reset
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
+            self._hang_up(orderly=fault.closes)
             return
         if fault.pause_s:
             self._write(body[: len(body) // 2])
             time.sleep(fault.pause_s)
             body = body[len(body) // 2 :]
         self._write(body, fault.drip_s)
+
+    def _hang_up(self, *, orderly: bool) -> None:
+        if not orderly:
+            time.sleep(0.02)  # what was sent must arrive before the reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def _write(self, data: bytes, drip_s: float = 0.0) -> None:
         if not drip_s:
