@@ -21,8 +21,9 @@ from hubtool.library.facts import facts_of
 from hubtool.library.naming import candidates, chosen_name, file_name, folded, subfolder
 from hubtool.library.placing import prepared, publish
 from hubtool.library.record import Digests, Facts, Folder, Installed, Origin, Stamp
-from hubtool.library.scan import Report, read_sidecars, scan_folder, stamp_of
+from hubtool.library.scan import Report, read_sidecars, scan_folder
 from hubtool.library.sidecar import Card
+from hubtool.library.walking import stamp_of
 from hubtool.operations.convert import ConvertOptions, convert
 from hubtool.operations.inspect import inspect
 from hubtool.operations.validate import validate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hubtool.errors import HubtoolError
 from hubtool.library.digest import digests_of
 from hubtool.library.problem import LibraryFinding
-from hubtool.library.scan import stamp_of
+from hubtool.library.walking import stamp_of
 from hubtool.operations.validate import validate
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from PIL.PngImagePlugin import PngInfo
 from unit.library.small_lora import write_lora
 
 from hubtool.errors import StorageProblem, UsageProblem
-from hubtool.library.listing import Filter, listing
+from hubtool.library.listing import Question, listing
 from hubtool.library.marking import changes_from, mark
 from hubtool.library.record import Own
 from hubtool.library.scan import fresh_index
+from hubtool.library.searching import Filter
 from hubtool.library.usage import count_usage
 from hubtool.settings import Directories, Settings
 
@@ -38,7 +39,7 @@ def one(index, name):
 
 
 def names(index, **wanted):
-    return {row.name for row in listing(index, "", Filter(**wanted))}
+    return {row.name for row in listing(index, Question("", Filter(**wanted)))}
 
 
 SAID = Own(
@@ -130,8 +131,8 @@ def test_filters(index):
     assert names(index, architecture="sd1", dialect="kohya", parametrization="LORA") == {"ink", "fog"}
     assert names(index, architecture="sdxl") == names(index, creator="ada") == names(index, base="pony") == set()
     assert names(index, no_triggers=True) == set()
-    assert {row.name for row in listing(index, "wash")} == {"ink"}
-    assert {row.name for row in listing(index, "armor")} == {"ink"}
+    assert {row.name for row in listing(index, Question("wash"))} == {"ink"}
+    assert {row.name for row in listing(index, Question("armor"))} == {"ink"}
 
 
 def test_usage_counts_pictures_and_unused_are_the_rest(tmp_path, index):

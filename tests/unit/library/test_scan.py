@@ -9,6 +9,7 @@ import pytest
 from unit.library.small_lora import Shelf, small_lora, write_lora
 
 from hubtool.library.index import Index
+from hubtool.library.searching import search
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_renamed_file_keeps_its_hashes(shelf):
     assert moved.name == "oil"
     assert moved.digests.sha256
     with Index(shelf.index_path) as index:
-        assert [one.name for one in index.search("oil")] == ["oil"]
+        assert [one.name for one in search(index, "oil")] == ["oil"]
 
 
 def test_other_bytes_under_the_old_name_lose_hashes_and_origin(shelf):
