@@ -140,7 +140,7 @@ def _is_damage(error: sqlite3.Error) -> bool:
     return any(word in str(error) for word in ("malformed", "not a database", "disk I/O error"))
 
 
-def _move_aside(path: Path) -> tuple[Path, list[tuple[str, str, int]]]:
+def _move_aside(path: Path) -> tuple[Path, Sequence[tuple[str, str, int]]]:
     folders: Sequence[tuple[str, str, int]] = ()
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as damaged:
         folders = damaged.execute("SELECT path, target, deep FROM folder").fetchall()

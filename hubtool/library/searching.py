@@ -26,7 +26,6 @@ ORDERS: Mapping[str, str] = {
     "rating": "rating DESC, favourite DESC, file.path",
     "used": "coalesce((SELECT count FROM used WHERE used.id = file.id), 0) DESC, file.path",
 }
-_BASE = "coalesce(nullif(origin.base_model, ''), fact.base_model)"
 _TEXTS = ("name", "title", "trigger_words", "tags", "base_model", "people")
 
 
@@ -47,9 +46,9 @@ class Filter:
 
 
 class _Condition(NamedTuple):
-    """A part of a WHERE clause."""
+    """A question for ids."""
 
-    text: str
+    ids: str
     bound: tuple[object, ...] = ()
 
 
@@ -62,94 +61,80 @@ def search(
     Without words: all that the filter leaves, by path.
     """
     conditions = list(_conditions(index, wanted)) if wanted else []
-    chosen = ORDERS[order or "path"]
+    ranks: Mapping[object, int] = {}
     if terms := text.split():
         # quoted, so that FTS5's own operators mean nothing
         match = " ".join('"' + term.replace('"', '""') + '"*' for term in terms)
         query = "SELECT rowid FROM word_index WHERE word_index MATCH ?"
         count = len(index.ask(f"{query} LIMIT ?", (match, RANKED + 1)))
-        conditions.append(_Condition(f"file.id IN ({query})", (match,)) if count else _containing(terms))
+        conditions.append(_Condition(query, (match,)) if count else _containing(terms))
         if 0 < count <= RANKED and not order:
             ranks = {row[0]: place for place, row in enumerate(index.ask(f"{query} ORDER BY rank", (match,)))}
-            return _by_rank(index, conditions, ranks, limit)
-    return _read(index, conditions, chosen, limit)
+    ids = _ids(index, conditions, ORDERS[order or "path"], None if ranks else limit)
+    best = sorted(ids, key=lambda number: ranks[number])[:limit] if ranks else ids
+    return index.in_order(best)
 
 
-def _by_rank(
-    index: Index, conditions: Sequence[_Condition], ranks: Mapping[object, int], limit: int | None
-) -> list[Installed]:
-    """The ids that pass in the order of their relevance, then as many files as are wanted."""
-    clause, bound = _joined(conditions)
-    ids = [row[0] for row in index.ask(f"{_IDS} {clause} ORDER BY file.path", bound)]  # bound
-    best = sorted(ids, key=lambda number: ranks[number])[:limit]
-    chosen = _any_of("file.id", best)
-    found = {str(one.path): one for one in index.where(f"AND {chosen.text}", chosen.bound)}
-    paths = {id: str(path) for id, path in index.ask(f"SELECT id, path FROM file WHERE {chosen.text}", chosen.bound)}  # noqa: S608
-    return [found[paths[id]] for id in best if paths[id] in found]
-
-
-_IDS = (
-    "SELECT file.id FROM file JOIN fact ON fact.id = file.id JOIN own ON own.id = file.id "
-    "JOIN word ON word.id = file.id LEFT JOIN origin ON origin.id = file.id WHERE NOT missing "
-)
-
-
-def _read(index: Index, conditions: Sequence[_Condition], order: str, limit: int | None) -> list[Installed]:
-    clause, bound = _joined(conditions)
-    most, bounded = ("", bound) if limit is None else (" LIMIT ?", (*bound, limit))
-    return index.where(f"{clause} ORDER BY {order}{most}", bounded)
-
-
-def _joined(conditions: Sequence[_Condition]) -> _Condition:
-    text = "".join(f"AND {one.text} " for one in conditions)
-    return _Condition(text, tuple(value for one in conditions for value in one.bound))
+def _ids(index: Index, conditions: Sequence[_Condition], order: str, limit: int | None) -> list[object]:
+    """The ids that every condition leaves, from the narrow table alone where that is enough."""
+    own = "JOIN own USING (id) " if "rating" in order else ""
+    clause = "".join(f"AND file.id IN ({one.ids}) " for one in conditions)
+    bound = [value for one in conditions for value in one.bound]
+    statement = f"SELECT file.id FROM file {own}WHERE NOT missing {clause}ORDER BY {order} LIMIT ?"  # noqa: S608  # ours
+    return [row[0] for row in index.ask(statement, (*bound, -1 if limit is None else limit))]
 
 
 def _conditions(index: Index, wanted: Filter) -> Iterator[_Condition]:
     for name in ("architecture", "dialect"):
         if value := getattr(wanted, name):
-            yield _Condition(f"file.id IN (SELECT id FROM fact WHERE {name} = ? COLLATE NOCASE)", (value,))  # noqa: S608  # two columns
+            yield _Condition(f"SELECT id FROM fact WHERE {name} = ? COLLATE NOCASE", (value,))  # noqa: S608  # two columns
     if wanted.parametrization:
         kinds = f"%\n{_literal(wanted.parametrization)}\n%"
-        known = "SELECT id FROM fact WHERE char(10) || parametrizations || char(10) LIKE ? ESCAPE '!'"
-        yield _Condition(f"file.id IN ({known})", (kinds,))
+        yield _Condition(
+            "SELECT id FROM fact WHERE char(10) || parametrizations || char(10) LIKE ? ESCAPE '!'", (kinds,)
+        )
     if wanted.base:
-        yield _one_of(index, f"SELECT DISTINCT {_BASE} FROM fact LEFT JOIN origin USING (id)", _BASE, wanted.base)  # noqa: S608
+        yield _one_of(index, _BASES, wanted.base)
     if wanted.creator:
-        yield _one_of(index, "SELECT DISTINCT creator FROM origin", "origin.creator", wanted.creator)
+        yield _one_of(index, "SELECT id, creator AS value FROM origin", wanted.creator)
     if wanted.tag:
         tag = wanted.tag.casefold()
         rows = index.ask("SELECT id, tags FROM own WHERE tags <> ''")
-        ids = [id for id, tags in rows if tag in {one.casefold() for one in str(tags).split("\n")}]
-        yield _any_of("file.id", ids)
-    yield from (_Condition(text) for said, text in _FLAGS.items() if getattr(wanted, said))
+        yield _listed([id for id, tags in rows if tag in {one.casefold() for one in str(tags).split("\n")}])
+    yield from (_Condition(ids) for said, ids in _FLAGS.items() if getattr(wanted, said))
     if wanted.below:
         folder = os.path.realpath(wanted.below)
-        yield _Condition("substr(file.path, 1, ?) = ?", (len(folder) + 1, folder + os.sep))
+        yield _Condition("SELECT id FROM file WHERE substr(path, 1, ?) = ?", (len(folder) + 1, folder + os.sep))
 
 
+_BASES = (
+    "SELECT fact.id, coalesce(nullif(origin.base_model, ''), fact.base_model) AS value "
+    "FROM fact LEFT JOIN origin USING (id)"
+)
 _FLAGS: Mapping[str, str] = {
-    "favourite": "own.favourite",
-    "unused": "file.id NOT IN (SELECT id FROM used)",
-    "no_triggers": "own.trigger_words = '' AND fact.trigger_words = '' AND coalesce(origin.trigger_words, '') = ''",
+    "favourite": "SELECT id FROM own WHERE favourite",
+    "unused": "SELECT id FROM file EXCEPT SELECT id FROM used",
+    "no_triggers": "SELECT fact.id FROM fact JOIN own USING (id) LEFT JOIN origin USING (id) WHERE own.trigger_words = '' "
+    "AND fact.trigger_words = '' AND coalesce(origin.trigger_words, '') = ''",
 }
 
 
-def _one_of(index: Index, question: str, column: str, part: str) -> _Condition:
-    """Values that contain a text, whatever its case: there are few different ones, and SQLite folds ASCII only."""
-    values = [row[0] for row in index.ask(question) if part.casefold() in str(row[0] or "").casefold()]
-    return _any_of(column, values)
+def _one_of(index: Index, values: str, part: str) -> _Condition:
+    """Whose value contains a text, whatever its case: there are few different ones, and SQLite folds ASCII only."""
+    different = index.ask(f"SELECT DISTINCT value FROM ({values})")  # noqa: S608  # ours
+    chosen = [value for (value,) in different if part.casefold() in str(value or "").casefold()]
+    among = f"SELECT id FROM ({values}) WHERE value IN (SELECT value FROM json_each(?))"  # noqa: S608  # ours
+    return _Condition(among, (json.dumps(chosen),)) if chosen else _listed([])
 
 
-def _any_of(column: str, values: Sequence[object]) -> _Condition:
-    """As one JSON list: there may be more values than a statement has room for."""
-    return _Condition(f"{column} IN (SELECT value FROM json_each(?))", (json.dumps(values),))  # noqa: S608  # ours
+def _listed(ids: Sequence[object]) -> _Condition:
+    return _Condition("SELECT value FROM json_each(?)", (json.dumps(ids),))
 
 
 def _containing(terms: Sequence[str]) -> _Condition:
-    texts = " || ' ' || ".join(f"word.{name}" for name in _TEXTS)
+    texts = " || ' ' || ".join(_TEXTS)
     clause = " AND ".join(f"{texts} LIKE ? ESCAPE '!'" for _ in terms)
-    return _Condition(clause, tuple(f"%{_literal(term)}%" for term in terms))
+    return _Condition(f"SELECT id FROM word WHERE {clause}", tuple(f"%{_literal(term)}%" for term in terms))  # noqa: S608
 
 
 def _literal(text: str) -> str:
