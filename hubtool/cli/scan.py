@@ -24,12 +24,11 @@ def command(folders: tuple[Path, ...], target: str | None, *, reread: bool) -> N
     hubtool scan
     hubtool scan ~/ComfyUI/models/loras --target comfyui
     """
-    from hubtool.library.index import Index
-    from hubtool.library.scan import add_folders, refresh, spoken
+    from hubtool.library.scan import add_folders, open_library, refresh, spoken
 
     settings = current_run().settings()
     started = time.monotonic()
-    with Index(settings.index_path) as index:
+    with open_library(settings, say) as index:
         add_folders(index, settings, folders, target)
         report = refresh(index, settings, spoken(say), reread=reread)
     seconds = round(time.monotonic() - started, 3)

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.library.record import Own
-from hubtool.library.scan import read_sidecars
-from hubtool.library.sidecar import Card, all_sidecars, fill, read_table
+from hubtool.library.sidecar import Card, all_sidecars, fill, read_sidecars, read_table
 from hubtool.library.sidecars.preview import existing_preview
 
 if TYPE_CHECKING:

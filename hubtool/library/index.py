@@ -57,6 +57,11 @@ class Index:
                 for folder in folders:
                     self.remember(folder)
 
+    @property
+    def notes(self) -> Path:
+        """Where work on several files is noted until it is done, and the last moves for undoing them."""
+        return self.path.parent / "moves"
+
     def __enter__(self) -> Index:
         return self
 
@@ -202,6 +207,8 @@ class Index:
 
     def found_at(self, old: str, new: str) -> None:
         """A file is back, or was renamed; everything known of it goes along."""
+        if self._run("SELECT 1 FROM file WHERE path = ?", (old,)).fetchone() is None:
+            return
         if new != old:
             self._run("DELETE FROM file WHERE path = ?", (new,))
         self._run("UPDATE file SET path = ?, missing = 0 WHERE path = ?", (new, old))

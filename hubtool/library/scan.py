@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from hubtool.errors import StorageProblem
 from hubtool.library.index import Index
 from hubtool.library.journal import complete, pending
+from hubtool.library.promises import keep_promises, promised
 from hubtool.library.record import Folder, Installed, Origin, Own
-from hubtool.library.sidecar import all_sidecars, read_table
+from hubtool.library.sidecar import read_sidecars
 from hubtool.library.target import known_places, target_named
 from hubtool.library.walking import Walk, look_again, settled
 
@@ -55,16 +56,29 @@ def fresh_index(settings: Settings, say: Callable[[str], None], *, glance: bool 
     Raises:
         StorageProblem, LibraryProblem: the index cannot be used.
     """
-    with Index(settings.index_path) as index:
-        if index.note:
-            say(index.note)
-        if pending(settings.moves_path):
-            with index.writing():
-                complete(settings.moves_path)
-            say("An interrupted move of files was completed.")
+    with open_library(settings, say) as index:
         report = refresh(index, settings, spoken(say), glance=glance)
         for path in report.unreadable:
             say(f"This cannot be read: {path}")
+        yield index
+
+
+@contextlib.contextmanager
+def open_library(settings: Settings, say: Callable[[str], None]) -> Iterator[Index]:
+    """The index as it was left, after what a killed process had begun was finished.
+
+    Raises:
+        StorageProblem, LibraryProblem: the index cannot be used.
+    """
+    with Index(settings.index_path) as index:
+        if index.note:
+            say(index.note)
+        if pending(index.notes) or promised(index.notes):
+            with index.writing():
+                if complete(index.notes):
+                    say("An interrupted move of files was completed.")
+                if keep_promises(index, index.notes):
+                    say("An interrupted installation was completed, or taken back.")
         yield index
 
 
@@ -177,18 +191,6 @@ def recheck(index: Index, models: Iterable[Installed]) -> bool:
             _take(index, folder, news, {file.path for file in news if _is_same_file(file, known.get(file.path))})
             changed = changed or bool(news or gone)
     return changed
-
-
-def read_sidecars(model: Path) -> tuple[Own, Origin | None]:
-    """What the sidecars beside a model say: the user's words and the hub's; the first that says a thing is believed."""
-    own, origin = Own(), None
-    for sidecar in all_sidecars().values():
-        if not (sidecar.own or sidecar.origin) or (table := read_table(sidecar.path(model))) is None:
-            continue
-        own = own.completed(sidecar.own(table)) if sidecar.own else own
-        found = sidecar.origin(table) if sidecar.origin else None
-        origin = origin.completed(found) if origin and found else origin or found
-    return own, origin
 
 
 class _Read(NamedTuple):
