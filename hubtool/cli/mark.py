@@ -35,15 +35,16 @@ def command(names: tuple[str, ...], **said: object) -> None:
     hubtool mark pixel-art --favourite --tag style --weight 0.8
     hubtool mark hero --outfit "armor: silver armor, cape / casual clothes"
     """
+    from hubtool.library.finding import Finder
     from hubtool.library.marking import changes_from, mark
     from hubtool.library.scan import fresh_index
-    from hubtool.library.tidying import Tidier
 
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
+        finder = Finder(index, settings)
 
         def marked(name: str) -> Row:
-            model = Tidier(index, settings).find(name)
+            model = finder.find(name)
             changes = changes_from(model.own, said)
             return {"name": model.name, "path": model.path} | row_of(
                 mark(index, model, changes) if changes else model.own

@@ -27,7 +27,7 @@ def command(names: tuple[str, ...], *, full: bool) -> None:
 
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
-        models = [Tidier(index, settings).find(name) for name in names] or index.adapters()
+        models = Tidier(index, settings).find_all(names) or index.adapters()
         found = list(
             verify(index, models, full=full, progress=(lambda one: say(f"Reading {one.path}")) if full else None)
         )

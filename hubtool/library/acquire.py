@@ -22,7 +22,8 @@ from hubtool.hubs.lock import sole_writer
 from hubtool.hubs.spec import ByHash, ByModel, ByPath, ByVersion, parse
 from hubtool.library.beside import Pictures
 from hubtool.library.index import Index
-from hubtool.library.install import HIDDEN, Arrival, Installation, Installer
+from hubtool.library.install import Arrival, Installation, Installer
+from hubtool.library.litter import HIDDEN
 from hubtool.library.origins import origin_of
 from hubtool.library.record import Facts
 from hubtool.library.scan import open_library

@@ -14,8 +14,8 @@ from hubtool.formats.safetensors import read_safetensors
 from hubtool.library.companions import MODELS
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import read_facts
+from hubtool.library.finding import Finder
 from hubtool.library.origins import origin_of
-from hubtool.library.tidying import Tidier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,6 +58,7 @@ def files_of(index: Index, settings: Settings, words: Iterable[str]) -> Iterator
     Raises:
         NotInstalled: a word is neither.
     """
+    finder = Finder(index, settings)
     for word in words:
         path = Path(word)
         if path.is_dir():
@@ -65,7 +66,7 @@ def files_of(index: Index, settings: Settings, words: Iterable[str]) -> Iterator
         elif path.is_file():
             yield path
         else:
-            yield Tidier(index, settings).find(word).path
+            yield finder.find(word).path
 
 
 @dataclass(frozen=True, slots=True)

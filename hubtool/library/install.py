@@ -18,6 +18,7 @@ from hubtool.library.beside import Beside, Pictures
 from hubtool.library.companions import companions
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import facts_of
+from hubtool.library.litter import HIDDEN
 from hubtool.library.naming import candidates, chosen_name, file_name, folded, subfolder
 from hubtool.library.placing import prepared, publish
 from hubtool.library.promises import Promise, promise
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from hubtool.operations.rules.problem import Problem
 
 Id = int | str  # Civitai counts, Hugging Face names
-HIDDEN = ".hubtool-"  # begins the name of everything in a LoRA folder that is not finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hubtool.errors import StorageProblem
 from hubtool.library.index import Index
 from hubtool.library.journal import complete, pending
+from hubtool.library.litter import remove_stale
 from hubtool.library.promises import keep_promises, promised
 from hubtool.library.record import Folder, Installed, Origin, Own
 from hubtool.library.sidecar import read_sidecars
@@ -79,6 +80,7 @@ def open_library(settings: Settings, say: Callable[[str], None]) -> Iterator[Ind
                     say("An interrupted move of files was completed.")
                 if keep_promises(index, index.notes):
                     say("An interrupted installation was completed, or taken back.")
+            remove_stale(index.notes)
         yield index
 
 
@@ -171,6 +173,8 @@ def scan_folder(
     report.changed.extend(file.path for file in news if file.path in known or file.path in back)
     report.removed.extend(lost)
     report.unreadable.extend(walk.unreadable)
+    for littered in walk.littered:
+        remove_stale(Path(littered))
 
 
 def recheck(index: Index, models: Iterable[Installed]) -> bool:

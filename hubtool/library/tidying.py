@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, UsageProblem
 from hubtool.library.companions import MODELS, companions
+from hubtool.library.finding import Finder
 from hubtool.library.journal import Move, Plan, carry_out, last_moves
 from hubtool.library.naming import chosen_name, folded, subfolder
-from hubtool.library.resolve import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,20 +47,14 @@ class Tidier:
     settings: Settings
     dry_run: bool = False
 
-    def find(self, name: str, folder: Path | None = None) -> Installed:
-        """The file of this name (as in a prompt), or at this path; in one LoRA folder, if it is given.
+    def find_all(self, names: Iterable[str]) -> list[Installed]:
+        """The files of these names.
 
         Raises:
-            NotInstalled: there is none.
+            NotInstalled, AmbiguousName: for the first that is not there, or means several.
         """
-        path = Path(name)
-        known = self.index.at(path.absolute()) if path.suffix and path.exists() else None
-        names = Names(label for label in self.index.labels() if folder is None or label.folder == str(folder))
-        label = None if known else names.find(name, "a1111") or names.find(name, "sdnext")
-        found = known or (self.index.at(Path(label.path)) if label else None)
-        if found is None:
-            raise NotInstalled(name, names.suggestions(name))
-        return found
+        finder = Finder(self.index, self.settings)
+        return [finder.find(name) for name in names]
 
     def rename(self, name: str, new: str) -> Moved:
         """Give a model another name in its folder.
@@ -69,7 +63,7 @@ class Tidier:
             NotInstalled: no such model. NameTaken: the new name belongs to another file of the library.
             UsageProblem: it cannot be a name. StorageProblem: the disk refuses.
         """
-        model = self.find(name)
+        (model,) = self.find_all([name])
         target = model.path.with_name(Path(chosen_name(new)).stem + model.path.suffix)
         rivals = [other for other in self.index.adapters(model.folder) if other.path != model.path]
         for rival in rivals:
@@ -86,7 +80,7 @@ class Tidier:
         Raises:
             NotInstalled, UsageProblem, StorageProblem: as for `rename`.
         """
-        chosen = [self.find(name) for name in names] or self.index.adapters()
+        chosen = self.find_all(names) or self.index.adapters()
         pairs, clashes = [], []
         taken: set[Path] = set()
         for model in chosen:
@@ -108,7 +102,7 @@ class Tidier:
             NotInstalled: no such model; nothing is moved then. StorageProblem: the disk refuses.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 1_000_000:06d}"
-        models = [self.find(name) for name in names]
+        models = self.find_all(names)
         pairs = [(one, one.folder / TRASH / stamp / one.path.relative_to(one.folder)) for one in models]
         return self._move(pairs)
 

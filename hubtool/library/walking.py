@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hubtool.library.litter import is_litter
 from hubtool.library.record import Stamp
 from hubtool.library.sidecar import all_sidecars
 
@@ -40,6 +41,8 @@ class Walk:
     unreadable: list[str] = field(default_factory=list)
     #: (sub)folder → its modification time, 0 where that is too young to tell whether its names change again
     branches: dict[str, int] = field(default_factory=dict)
+    #: folders in which something of ours was not finished
+    littered: list[str] = field(default_factory=list)
 
     def files(self) -> Iterator[Seen]:
         """Every file with one of the extensions."""
@@ -65,6 +68,9 @@ class Walk:
         except OSError:
             self.unreadable.append(folder)
             return {}
+        if any(is_litter(name) for name in entries):
+            self.littered.append(folder)
+        entries = {name: entry for name, entry in entries.items() if not name.startswith(".")}
         for name in [name for name in entries if any("\udc80" <= character <= "\udcff" for character in name)]:
             self.unreadable.append(entries.pop(name).path)  # not UTF-8: SQLite and JSON cannot hold such a name
         return entries
@@ -100,7 +106,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 def _listed(folder: str) -> dict[str, os.DirEntry[str]]:
     with os.scandir(folder) as listing:
-        return {entry.name: entry for entry in listing if not entry.name.startswith(".")}
+        return {entry.name: entry for entry in listing}
 
 
 def _models(
