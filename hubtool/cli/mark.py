@@ -45,10 +45,9 @@ def command(names: tuple[str, ...], **said: object) -> None:
 
         def marked(name: str) -> Row:
             model = finder.find(name)
-            changes = changes_from(model.own, said)
-            return {"name": model.name, "path": model.path} | row_of(
-                mark(index, model, changes) if changes else model.own
-            )
+            says_something = bool(changes_from(model.own, said))
+            own = mark(index, model, lambda before: changes_from(before, said)) if says_something else model.own
+            return {"name": model.name, "path": model.path} | row_of(own)
 
         answer_each(names, marked, _text, name="name")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hubtool.errors import UsageProblem
+from hubtool.errors import NotInstalled, UsageProblem
 from hubtool.library.record import Own, split_words
-from hubtool.library.scan import Report, scan_folder
-from hubtool.library.sidecar import Card, all_sidecars, fill, read_table
+from hubtool.library.sidecar import Card, all_sidecars, fill, read_sidecars, read_table
 from hubtool.library.target import target_named
+from hubtool.library.walking import look_again
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from hubtool.library.index import Index
     from hubtool.library.record import Installed
@@ -35,24 +35,47 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
-    """Say something about a file: `changes` are fields of `Own`. Everything that was said is returned.
+def mark(index: Index, model: Installed, change: Callable[[Own], Mapping[str, object]]) -> Own:
+    """Say something about a file: `change` turns what was said so far into new values of fields of `Own`.
 
-    Our own sidecar gets all of it; those of UIs that are there, or that the target reads, get what they have a key for.
+    Our own sidecar gets all of it; those of UIs that are there, or that the target reads, get what they have a key for. It is
+    done under the library's lock and from what the sidecars say then, so that of two processes neither undoes the other's words.
+
+    Returns:
+        Everything that was said.
 
     Raises:
-        UsageProblem: a rating out of range. StorageProblem: a sidecar cannot be written.
+        NotInstalled: the file was moved meanwhile. UsageProblem: a value that cannot be.
+        StorageProblem: a sidecar cannot be written.
     """
-    rating = changes.get("rating", 0)
-    if not isinstance(rating, int) or not 0 <= rating <= 5:
-        raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
-    own = replace(model.own, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
+    with index.writing():
+        known = index.at(model.path)
+        if known is None:
+            raise NotInstalled(model.name)
+        said, _ = read_sidecars(model.path)
+        changes = change(said)
+        rating = changes.get("rating", 0)
+        if not isinstance(rating, int) or not 0 <= rating <= 5:
+            raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
+        own = replace(said, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
+        _write(index.with_snapshot(replace(known, own=own)), changes)
+        own, _ = read_sidecars(model.path)
+        for seen in look_again([str(model.path)]):
+            index.store(replace(known, own=own, origin=None), seen.sidecars)
+    return own
+
+
+def _write(model: Installed, changed: Collection[str]) -> None:
     card = Card(
-        own=own, model=model.path, sha256=model.digests.sha256, size_bytes=model.stamp.size_bytes, origin=model.origin
+        own=model.own,
+        model=model.path,
+        sha256=model.digests.sha256,
+        size_bytes=model.stamp.size_bytes,
+        origin=model.origin,
     )
     mine = all_sidecars()["hubtool"]
     path = mine.path(model.path)
-    if own == Own():
+    if model.own == Own():
         path.unlink(missing_ok=True)
     else:
         fields = mine.fields(card)
@@ -60,10 +83,7 @@ def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
     for id, keys in _KEYS.items():
         sidecar = all_sidecars()[id]
         if read_table(sidecar.path(model.path)) is not None or id in target_named(model.target).sidecars:
-            _tell(sidecar, card, tuple(keys[name] for name in changes if name in keys))
-    folder = next(one for one in index.folders() if one.path == model.folder)
-    scan_folder(index, folder, Report())
-    return own
+            _tell(sidecar, card, tuple(keys[name] for name in changed if name in keys))
 
 
 def _tell(sidecar: Sidecar, card: Card, keys: tuple[str, ...]) -> None:

@@ -158,7 +158,7 @@ class Soak:
             "trash": ["trash", *self.chance.sample(live, min(len(live), 2))],
             "restore": ["restore"],
             "rename": ["rename", self.chance.choice(live or [""]), f"new {self.chance.randrange(10**6)} 🎨"],
-            "update": [
+            "mark": [
                 "mark",
                 self.chance.choice(live or [""]),
                 "--tag",

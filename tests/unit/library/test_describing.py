@@ -42,7 +42,7 @@ def ink(index):
 
 def test_the_hub_goes_before_the_header_and_the_user_before_both(index):
     assert layers_of(ink(index)).in_force["trigger_words"] == {"value": ("hub word",), "from": "hub"}
-    mark(index, ink(index), {"trigger_words": ("mine",)})
+    mark(index, ink(index), lambda _: {"trigger_words": ("mine",)})
     found = layers_of(ink(index))
     assert found.in_force["trigger_words"] == {"value": ("mine",), "from": "user"}
     assert found.in_force["base_model"] == {"value": "Pony", "from": "hub"}

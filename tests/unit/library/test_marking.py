@@ -65,7 +65,7 @@ CHANGES = {
 
 
 def test_everything_that_is_said_survives_the_loss_of_the_index(settings, index):
-    assert mark(index, one(index, "ink"), CHANGES) == SAID
+    assert mark(index, one(index, "ink"), lambda _: CHANGES) == SAID
     assert one(index, "ink").own == SAID
     index.__exit__()
     settings.index_path.unlink()
@@ -75,7 +75,7 @@ def test_everything_that_is_said_survives_the_loss_of_the_index(settings, index)
 
 def test_a1111_and_swarmui_read_what_they_have_a_place_for(settings, index):
     folder = settings.library / "models" / "Lora"
-    mark(index, one(index, "fog"), CHANGES)
+    mark(index, one(index, "fog"), lambda _: CHANGES)
     table = json.loads((folder / "fog.json").read_text())
     assert (table["preferred weight"], table["activation text"], table["negative text"], table["notes"]) == (
         0.8,
@@ -89,8 +89,8 @@ def test_a1111_and_swarmui_read_what_they_have_a_place_for(settings, index):
 
 def test_what_is_taken_back_is_gone_everywhere(settings, index):
     folder = settings.library / "models" / "Lora"
-    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "notes": "mine"})
-    mark(index, one(index, "ink"), {"preferred_weight": None, "notes": ""})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": 0.8, "notes": "mine"})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": None, "notes": ""})
     assert one(index, "ink").own == Own()
     assert not (folder / "ink.hubtool.json").exists()
     assert json.loads((folder / "ink.json").read_text())["preferred weight"] == 0.0
@@ -121,11 +121,11 @@ def test_options_become_changes():
 
 def test_a_rating_out_of_range_is_refused(index):
     with pytest.raises(UsageProblem):
-        mark(index, one(index, "ink"), {"rating": 9})
+        mark(index, one(index, "ink"), lambda _: {"rating": 9})
 
 
 def test_filters(index):
-    mark(index, one(index, "ink"), CHANGES)
+    mark(index, one(index, "ink"), lambda _: CHANGES)
     assert names(index) == {"ink", "fog"}
     assert names(index, favourite=True) == names(index, tag="STYLE") == {"ink"}
     assert names(index, architecture="sd1", dialect="kohya", parametrization="LORA") == {"ink", "fog"}
