@@ -12,7 +12,7 @@ import os
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.library.database import explain, open_database
 from hubtool.library.facts import Shape, reader
@@ -39,6 +39,13 @@ class Known:
     sidecars: str  # the stamps of its sidecars, as `scan` spells them
     missing: bool
     outdated: bool = False  # its header said nothing to the hubtool that read it, and this one may know more
+
+
+class StoredSketch(NamedTuple):
+    """A file's sketch: names of modules, a line each, and their numbers."""
+
+    modules: str
+    numbers: bytes
 
 
 class Index:
@@ -178,6 +185,22 @@ class Index:
         self._run(
             f"UPDATE file SET {', '.join(f'{name} = ?' for name in hashes)} WHERE path = ? AND mtime_ns = ?",  # noqa: S608  # names are ours
             (*hashes.values(), str(installed.path), installed.stamp.mtime_ns),
+        )
+
+    def sketch(self, model: Installed) -> StoredSketch | None:
+        """What was remembered of what a file does, unless it changed since."""
+        row = self._run(
+            "SELECT modules, numbers FROM sketch JOIN file ON file.id = sketch.id "
+            "WHERE path = ? AND sketch.size_bytes = ? AND sketch.mtime_ns = ?",
+            (str(model.path), model.stamp.size_bytes, model.stamp.mtime_ns),
+        ).fetchone()
+        return StoredSketch(*row) if row else None
+
+    def remember_sketch(self, model: Installed, modules: str, numbers: bytes) -> None:
+        """What a file does, as `near` spells it."""
+        self._run(
+            "INSERT OR REPLACE INTO sketch SELECT id, ?, ?, ?, ? FROM file WHERE path = ?",
+            (model.stamp.size_bytes, model.stamp.mtime_ns, modules, numbers, str(model.path)),
         )
 
     def remember_placed(self, model: Path, stamps: Mapping[Path, Stamp]) -> None:

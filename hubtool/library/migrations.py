@@ -158,6 +158,14 @@ _THIRD = (
     "CREATE INDEX file_autov1 ON file (autov1) WHERE autov1 <> ''",
     "CREATE INDEX file_crc32 ON file (crc32) WHERE crc32 <> ''",
     "CREATE INDEX file_blake3 ON file (blake3) WHERE blake3 <> ''",
+    # What a few modules of a file do, by which `dupes --near` finds files that do the same
+    """CREATE TABLE sketch (
+        id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
+        size_bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        modules TEXT NOT NULL,
+        numbers BLOB NOT NULL
+    )""",
     "CREATE INDEX fact_embedded ON fact (embedded_hash) WHERE embedded_hash <> ''",
 )
 
