@@ -31,4 +31,7 @@ def command(names: tuple[str, ...], *, full: bool) -> None:
         found = list(
             verify(index, models, full=full, progress=(lambda one: say(f"Reading {one.path}")) if full else None)
         )
-    show_findings(found, {"checked": len(models)}, 10)
+    plan = list(dict.fromkeys(one.fix for one in found if one.fix.startswith("hubtool ")))
+    if plan:
+        say(f"{len(plan)} of the damaged files can be fetched again with the commands shown.")
+    show_findings(found, {"checked": len(models), "plan": plan}, 10)

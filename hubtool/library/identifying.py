@@ -92,9 +92,10 @@ class Identifier:
         return hashed(self.index, installed).digests if installed and installed.is_there() else digests_of(path)
 
     def _identified(self, path: Path, digests: Digests, match: Match | None) -> Identified:
-        architecture = read_facts(path).architecture
+        installed = self.index.at(path.absolute())
+        facts = installed.facts if installed and installed.is_there() else read_facts(path)
         trained = tuple(_trained_on(path))
-        bare = Identified(path, digests.sha256, "unknown", architecture=architecture, lineage=trained)
+        bare = Identified(path, digests.sha256, "unknown", architecture=facts.architecture, lineage=trained)
         if match:
             bare = replace(bare, status="found", hub=self.hub.name, hash_kind="sha256")
             bare = replace(bare, model_id=match.model_id, version_id=match.version_id)

@@ -1,6 +1,6 @@
 """Commands that change a library, killed with SIGKILL at random moments, and what must hold after each.
 
-    PYTHONPATH=tests python tests/soak/kills.py [--kills 500] [--seed 1]
+    PYTHONPATH=tests python tests/soak/kills.py [--kills 500] [--seed 1] [--seconds 200]
 
 Half of the kills come in front of a random step on the library's files (a rename, link, removal, opened file …), the other half
 after a random time. `tests/soak/test_kills.py` is the short form that the suite runs.
@@ -236,12 +236,13 @@ def _remove(model: Path) -> None:
             path.unlink()
 
 
-def soak(root: Path, kills: int, seed: int) -> Soak:
-    """Kill commands until so many died; whatever does not hold is an AssertionError."""
+def soak(root: Path, kills: int, seed: int, seconds: float = float("inf")) -> Soak:
+    """Kill commands until so many died, or the time is up; whatever does not hold is an AssertionError."""
+    deadline = time.monotonic() + seconds
     one = Soak(root, random.Random(seed))
     one.prepare()
     rounds = 0
-    while sum(one.killed.values()) < kills:
+    while sum(one.killed.values()) < kills and time.monotonic() < deadline:
         rounds += 1
         one.round(full=rounds % 25 == 0)
     one.check(one._contents(), "at the end", full=True)
@@ -252,9 +253,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="hubtool-kills-"))
-    result = soak(place, options.kills, options.seed)
+    result = soak(place, options.kills, options.seed, options.seconds)
     print(f"{sum(result.killed.values())} killed: {dict(result.killed)}; ended before: {dict(result.ended)}")
     litter = [path for path in place.rglob(".hubtool-*") if path.name != ".hubtool-trash"]
     print(f"{len(litter)} temporary files left to be cleaned up when they are an hour old")
