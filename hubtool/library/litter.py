@@ -26,11 +26,11 @@ def remove_stale(folder: Path) -> None:
             path.unlink()
 
 
-def stale(folder: Path) -> Iterator[Path]:
+def stale(folder: Path, now: float | None = None) -> Iterator[Path]:
     """The left-overs in a folder that are old enough to belong to nobody."""
     for path in folder.glob(f"{HIDDEN}*.tmp"):
         with contextlib.suppress(OSError):
             status = path.lstat()
             # a link has its source's old modification time, but a fresh change time
-            if time.time() - max(status.st_mtime, status.st_ctime) > STALE_S:
+            if (now or time.time()) - max(status.st_mtime, status.st_ctime) > STALE_S:
                 yield path

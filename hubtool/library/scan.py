@@ -135,12 +135,12 @@ def refresh(
                 index.remember(Folder(place.folder, place.target.id))
     report = Report()
     for folder in index.folders():
-        if not (glance and _same_names(index, folder)):
+        if not (glance and same_names(index, folder)):
             scan_folder(index, folder, report, progress, reread=reread)
     return report
 
 
-def _same_names(index: Index, folder: Folder) -> bool:
+def same_names(index: Index, folder: Folder) -> bool:
     """Whether the same files lie in every subfolder as when the folder was scanned last."""
     branches = index.branches(folder.path)
     return bool(branches) and all(changed and settled(path) == changed for path, changed in branches.items())

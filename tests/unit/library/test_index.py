@@ -176,3 +176,55 @@ for number in range(5):
     assert errors == [""] * 8
     with Index(Path(path)) as index:
         assert len(index.folders()) == 40
+
+
+def test_a_deleted_index_begins_anew_with_its_folders(tmp_path):
+    path = tmp_path / "index.sqlite"
+    with Index(path) as index, index.writing():
+        index.remember(Folder(LORAS, "comfyui"))
+        index.remember(Folder(LORAS.parent / "other é", "a1111", deep=False))
+    for file in tmp_path.glob("index.sqlite*"):
+        file.unlink()
+    with Index(path) as index:
+        assert index.folders() == [Folder(LORAS, "comfyui"), Folder(LORAS.parent / "other é", "a1111", deep=False)]
+    (tmp_path / "folders.json").write_text("no list")
+    path.unlink()
+    with Index(path) as index:
+        assert index.folders() == []
+
+
+def test_every_kind_of_hash_is_found_by_its_beginning(index):
+    digests = Digests("a1" * 32, "b2b2b2b2", "a1a1a1a1a1", "c3c3c3c3c3c3", "d4d4d4d4", "e5" * 32, "c3" * 32)
+    origin = Origin("civitai", source_sha256="f6" * 32)
+    facts = Facts(embedded_hash="0a" * 32)
+    store(index, adapter("x.safetensors", digests=digests, origin=origin, facts=facts), adapter("y.safetensors"))
+    for start in (
+        "a1a1a1a1a1",
+        "A1A1A1A1",
+        "b2b2b2b2",
+        "0xc3c3c3c3c3",
+        "d4d4d4d4",
+        "e5e5e5e5",
+        "f6f6f6f6",
+        "0x0a0a0a0a0a",
+    ):
+        assert names(index.with_short_hash(start)) == ["x"]
+    for start in ("a1a1a1a", "a1a1a1a2", "", "xyz"):
+        assert index.with_short_hash(start) == []
+
+
+def test_a_large_index_is_checked_once_a_day_and_damage_found_later_mends_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("hubtool.library.database.SMALL_BYTES", 0)
+    path = tmp_path / "index.sqlite"
+    with Index(path) as index:
+        with index.writing():
+            index.remember(Folder(LORAS, "a1111"))
+        store(index, *(adapter(f"{number}.safetensors", facts=Facts(title="t" * 300)) for number in range(200)))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4 :] = b"\xff" * (len(data) - len(data) // 4)
+    path.write_bytes(data)
+    with Index(path) as index, pytest.raises(LibraryProblem, match="damaged"):
+        index.adapters()
+    with Index(path) as index:
+        assert "damaged" in index.note
+        assert [folder.path for folder in index.folders()] == [LORAS]
