@@ -144,13 +144,16 @@ class Tidier:
         moves = [Move(move.target, move.source) for move in reversed(last_moves(self.index.notes))]
         if not moves:
             raise LibraryProblem("undo", "There is nothing to undo.")
-        gone = [move.source for move in moves if not move.source.exists()]
+        models = [move for move in moves if move.source.suffix.lower() in MODELS]
+        gone = [move.source for move in models if not move.source.exists()]
         if gone:
             raise LibraryProblem("undo", f"{gone[0]} is not there any more.", hint="Move it back by hand.")
-        done = [Moved(move.source.stem, move.source, move.target) for move in moves]
+        # what lies beside a model now goes with it: more than then, if the user said something meanwhile
+        back = [Move(file, _beside(file, one.source, one.target)) for one in models for file in _with(one.source)]
+        done = [Moved(move.source.stem, move.source, move.target) for move in back]
         if self.dry_run:
             return [replace(one, status="planned") for one in done]
-        self._carry_out(moves, [move.target for move in moves if move.target.suffix.lower() in MODELS])
+        self._carry_out(back, [move.target for move in models])
         return done
 
     # ------------------------------------------------------------ steps

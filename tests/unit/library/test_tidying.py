@@ -154,6 +154,14 @@ def test_of_two_files_that_would_become_one_the_second_stays_and_says_so(mover, 
     assert {"sd1/ink.safetensors", "other/ink.safetensors"} <= files(folder)
 
 
+def test_undo_takes_along_what_was_said_since(mover, folder):
+    mover.organize("{architecture}")
+    (folder / "sd1" / "ink.hubtool.json").write_text("{}")
+    mover.undo()
+    assert {"ink.safetensors", "ink.hubtool.json", "ink.preview.png"} <= files(folder)
+    assert not (folder / "sd1").exists()
+
+
 def test_folders_that_moves_emptied_are_removed_and_those_with_anything_in_them_stay(mover, folder):
     (folder / "deep" / "er").mkdir(parents=True)
     write_lora(folder / "deep" / "er" / "oil.safetensors", 5)
