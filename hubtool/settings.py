@@ -86,11 +86,6 @@ class Settings:
         return self.directories.data / "index.sqlite"
 
     @property
-    def moves_path(self) -> Path:
-        """Where moves of several files are noted until they are done, and the last one for undoing it."""
-        return self.directories.data / "moves"
-
-    @property
     def give_up_s(self) -> float:
         """Time in which at least 64 KiB must arrive."""
         return self.timeout_s * GIVE_UP_FACTOR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ def plain(value: object) -> object:
     if type(value) in _JSON_TYPES:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name.rstrip("_"): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {shown: plain(getattr(value, name)) for name, shown in _fields(type(value))}
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(entry) for key, entry in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
@@ -38,6 +39,12 @@ def plain(value: object) -> object:
         return sorted(entries, key=str) if isinstance(value, (set, frozenset)) else entries
     value = value.value if isinstance(value, enum.Enum) else value
     return str(value) if isinstance(value, PurePath) else value
+
+
+@functools.cache
+def _fields(record: type) -> list[tuple[str, str]]:
+    """Names of a dataclass' fields, as they are and as they are shown."""
+    return [(field.name, field.name.rstrip("_")) for field in dataclasses.fields(record)]
 
 
 def row_of(value: object) -> Row:

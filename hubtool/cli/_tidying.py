@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hubtool.library.tidying import Moved
 
-_WORDS = {"moved": "", "planned": "Would be: ", "unchanged": "Stays: "}
+_WORDS = {"moved": "", "planned": "Would be: ", "unchanged": "Stays: ", "name taken": "Stays, for the name is taken: "}
 
 
 @contextlib.contextmanager
@@ -31,5 +31,5 @@ def moved_rows(rows: Sequence[Moved]) -> None:
     shown = [row for row in rows if row.status != "unchanged"]
     if not shown:
         say("Nothing to move.")
-    lines = [f"{_WORDS[row.status]}{row.path} -> {row.target}" for row in shown]
+    lines = [f"{_WORDS.get(row.status, row.status + ': ')}{row.path} -> {row.target}" for row in shown]
     answer({"results": [row_of(row) | {"error": None} for row in rows]}, lambda: "\n".join(lines))

@@ -20,21 +20,28 @@ if TYPE_CHECKING:
 @click.option(
     "--link", "wants_links", is_flag=True, help="Keep one copy of equal files, the others as hard links to it."
 )
+@click.option(
+    "--near", "wants_near", is_flag=True, help="Also those that do the same at another rank, dtype or dialect."
+)
 @dry_run_option
-def command(*, wants_links: bool, dry_run: bool) -> None:
+def command(*, wants_links: bool, wants_near: bool, dry_run: bool) -> None:
     """Find installed files that are equal: in every byte, or in every tensor under another header.
 
-    Only files that could be equal are read. With --link, files equal in every byte take up their space once.
+    Only files that could be equal are read. With --link, files equal in every byte take up their space once. With --near (which
+    needs torch), files are compared by what they do to the model, too: cosine at least 0.95, norms within a quarter.
 
     \b
     hubtool dupes
+    hubtool dupes --near
     hubtool dupes --link
     """
-    from hubtool.library.dupes import duplicates, link
+    from hubtool.library.dupes import duplicates, link, near_duplicates
     from hubtool.library.scan import fresh_index
 
     with fresh_index(current_run().settings(), say) as index:
         groups = duplicates(index, lambda one: say(f"Reading {one.path}"))
+        if wants_near:
+            groups += near_duplicates(index, groups, lambda path: say(f"Reading {path}"))
     freed = 0
     if wants_links and not dry_run:
         freed = sum(link(group) for group in groups if group.kind == "bytes")
@@ -45,11 +52,12 @@ def command(*, wants_links: bool, dry_run: bool) -> None:
 def _text(groups: Sequence[Group]) -> str:
     if not groups:
         say("No two files are the same.")
-    return "\n".join(
-        line
-        for group in groups
-        for line in (f"{group.kind}, {group.wasted_bytes} bytes too many:", *map(_line, group.paths))
-    )
+    return "\n".join(line for group in groups for line in (_title(group), *map(_line, group.paths)))
+
+
+def _title(group: Group) -> str:
+    alike = f" (cosine {group.cosine:.3f})" if group.cosine is not None else ""
+    return f"{group.kind}{alike}, {group.wasted_bytes} bytes too many:"
 
 
 def _line(path: object) -> str:

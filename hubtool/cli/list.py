@@ -26,23 +26,29 @@ if TYPE_CHECKING:
 @click.option("--favourite", is_flag=True, help="Your favourites only.")
 @click.option("--no-triggers", is_flag=True, help="Those without trigger words.")
 @click.option("--unused", is_flag=True, help="Those that no picture was made with (`hubtool usage DIR` counts).")
-def command(query: tuple[str, ...], **wanted: object) -> None:
+@click.option("--sort", "order", type=click.Choice(["path", "newest", "largest", "rating", "used"]), help="Order.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show the first N only.")
+def command(query: tuple[str, ...], order: str | None, limit: int | None, **wanted: object) -> None:
     """Show what is installed, or what matches the words of QUERY.
 
     Looks into every LoRA folder that was ever installed into and into the one of the configured target, so files that
-    you put there by hand are found too. With --library, shows only what lies below that folder.
+    you put there by hand are found too. With --library, shows only what lies below that folder. With QUERY, the most
+    relevant come first, unless --sort says otherwise.
 
     \b
     hubtool list
     hubtool list pixel --base sdxl --favourite
+    hubtool list --sort newest --limit 20
     hubtool list --json | jq -r '.results[].path'
     """
-    from hubtool.library.listing import Filter, listing
+    from hubtool.library.listing import Question, listing
     from hubtool.library.scan import fresh_index
+    from hubtool.library.searching import Filter
 
     run = current_run()
-    with fresh_index(run.settings(), say) as index:
-        rows = listing(index, " ".join(query), Filter(**wanted, below=run.library))  # type: ignore[arg-type]  # options of the same names
+    chosen = Filter(**wanted, below=run.library)  # type: ignore[arg-type]  # options of the same names
+    with fresh_index(run.settings(), say, glance=True) as index:
+        rows = listing(index, Question(" ".join(query), chosen, order or "", limit))
     answer({"results": rows}, lambda: _text(rows))
 
 

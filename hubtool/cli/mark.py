@@ -35,17 +35,18 @@ def command(names: tuple[str, ...], **said: object) -> None:
     hubtool mark pixel-art --favourite --tag style --weight 0.8
     hubtool mark hero --outfit "armor: silver armor, cape / casual clothes"
     """
+    from hubtool.library.finding import Finder
     from hubtool.library.marking import changes_from, copies_of, mark
     from hubtool.library.scan import fresh_index
-    from hubtool.library.tidying import Tidier
 
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
+        finder = Finder(index, settings)
 
         def marked(name: str) -> Row:
-            model = Tidier(index, settings).find(name)
-            changes = changes_from(model.said, said)
-            said_now = mark(index, model, changes) if changes else model.said
+            model = finder.find(name, copies_alike=True)
+            says_something = bool(changes_from(model.said, said))
+            said_now = mark(index, model, lambda before: changes_from(before, said)) if says_something else model.said
             also = [str(twin.path) for twin in copies_of(index, model)]
             return {"name": model.name, "path": str(model.path), "also": also} | row_of(said_now)
 

@@ -14,7 +14,8 @@ from hubtool.cli._output import answer, say
 @click.command(cls=HubtoolCommand)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR...]")
 @click.option("--target", metavar="NAME", help="The UI that reads the folders. Default: the configured one.")
-def command(folders: tuple[Path, ...], target: str | None) -> None:
+@click.option("--reread", is_flag=True, help="Read every header again, whatever size and time say.")
+def command(folders: tuple[Path, ...], target: str | None, *, reread: bool) -> None:
     """Read what is new or changed in the LoRA folders; a DIR is kept up with from now on.
 
     Only headers are read, and only of files whose size, time or inode changed.
@@ -23,14 +24,13 @@ def command(folders: tuple[Path, ...], target: str | None) -> None:
     hubtool scan
     hubtool scan ~/ComfyUI/models/loras --target comfyui
     """
-    from hubtool.library.index import Index
-    from hubtool.library.scan import add_folders, refresh
+    from hubtool.library.scan import add_folders, open_library, refresh, spoken
 
     settings = current_run().settings()
     started = time.monotonic()
-    with Index(settings.index_path) as index:
+    with open_library(settings, say) as index:
         add_folders(index, settings, folders, target)
-        report = refresh(index, settings, lambda count: say(f"Reading {count} new or changed files."))
+        report = refresh(index, settings, spoken(say), reread=reread)
     seconds = round(time.monotonic() - started, 3)
     counts = [(len(getattr(report, name)), name) for name in ("added", "changed", "removed", "unreadable")]
     fields = {name: getattr(report, name) for _, name in counts} | {"seconds": seconds}

@@ -94,14 +94,15 @@ def sync(names: tuple[str, ...]) -> None:
 
 
 def _each(names: tuple[str, ...], work: Callable[[Index, Installed], Row]) -> None:
+    from hubtool.library.finding import Finder
     from hubtool.library.scan import fresh_index
-    from hubtool.library.tidying import Tidier
 
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
+        finder = Finder(index, settings)
 
         def done(name: str) -> Row:
-            model = Tidier(index, settings).find(name)
+            model = finder.find(name)
             return {"name": model.name, "path": str(model.path)} | work(index, model)
 
         answer_each(names, done, _text, name="name")

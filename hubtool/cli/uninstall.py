@@ -24,19 +24,19 @@ def command(names: tuple[str, ...], target: str | None, *, dry_run: bool) -> Non
     hubtool uninstall pixel-art
     hubtool uninstall pixel-art --target comfyui=~/ComfyUI
     """
+    from hubtool.library.finding import Finder
     from hubtool.library.scan import fresh_index
     from hubtool.library.target import choose_place
-    from hubtool.library.tidying import Tidier
     from hubtool.library.uninstalling import uninstall, uninstall_everywhere
 
     settings = current_run().settings()
     folder = choose_place(settings, target).folder if target else None
     with fresh_index(settings, say) as index:
-        finder = Tidier(index, settings)
+        finder = Finder(index, settings, folder)
 
         def removed(name: str) -> Row:
             work = uninstall if folder else uninstall_everywhere
-            return {"name": name} | row_of(work(index, finder.find(name, folder), dry_run=dry_run))
+            return {"name": name} | row_of(work(index, finder.find(name, copies_alike=True), dry_run=dry_run))
 
         answer_each(names, removed, _text, name="name")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=HubtoolCommand)
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@click.option("--check", is_flag=True, help="Say what there is, and fetch nothing.")
+@click.option("--check", "--dry-run", "check", is_flag=True, help="Say what there is, and fetch nothing.")
 @click.option("--variants", is_flag=True, help="Versions for other base models, too.")
 @click.option(
     "--include-early-access", "early_access", is_flag=True, help="Versions that are for paying users now, too."

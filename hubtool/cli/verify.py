@@ -27,8 +27,11 @@ def command(names: tuple[str, ...], *, full: bool) -> None:
 
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
-        models = [Tidier(index, settings).find(name) for name in names] or index.adapters()
+        models = Tidier(index, settings).find_all(names) or index.adapters()
         found = list(
             verify(index, models, full=full, progress=(lambda one: say(f"Reading {one.path}")) if full else None)
         )
-    show_findings(found, {"checked": len(models)}, 10)
+    plan = list(dict.fromkeys(one.fix for one in found if one.fix.startswith("hubtool ")))
+    if plan:
+        say(f"{len(plan)} of the damaged files can be fetched again with the commands shown.")
+    show_findings(found, {"checked": len(models), "plan": plan}, 10)

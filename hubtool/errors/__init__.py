@@ -13,7 +13,7 @@ HubtoolError                  str(error) is one sentence; .hint is the next thin
 ├─ HubProblem         (url)   NotFound · NeedsToken · Forbidden · EarlyAccess · RateLimited · NetworkFailure · BadAnswer ·
 │                             HashMismatch · WrongFile · Offline · BrowserNeeded · AmbiguousSpec · BadSpec ·
 │                             UnsafeAddress
-└─ LibraryProblem     (name)  NameTaken · NotInstalled · LockProblem · ContentChanged
+└─ LibraryProblem     (name)  NameTaken · NotInstalled · AmbiguousName · LockProblem · ContentChanged
 ```
 
 `code` is what JSON carries; `hubtool.cli._errors` maps it to an exit code and the docs list both.
@@ -59,12 +59,13 @@ from hubtool.errors.hubs import (
     UnsafeFile,
     WrongFile,
 )
-from hubtool.errors.library import ContentChanged, LibraryProblem, LockProblem, NameTaken, NotInstalled
+from hubtool.errors.library import AmbiguousName, ContentChanged, LibraryProblem, LockProblem, NameTaken, NotInstalled
 from hubtool.errors.naming import AmbiguousArchitecture, KeyClash, NamingProblem, UnknownArchitecture, UnknownDialect
 
 __all__ = [
     "AdapterProblem",
     "AmbiguousArchitecture",
+    "AmbiguousName",
     "AmbiguousSpec",
     "BadAnswer",
     "BadHeader",

@@ -41,6 +41,18 @@ class NotInstalled(LibraryProblem):
         self.suggestions = tuple(suggestions)
 
 
+class AmbiguousName(LibraryProblem):
+    """Several files of the library have this name; `paths` are theirs."""
+
+    code = "ambiguous"
+
+    def __init__(self, name: str, paths: Sequence[str]) -> None:
+        shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        message = f"{len(paths)} files are called {name!r}: {shown}."
+        super().__init__(name, message, hint="Say which with its path, or with the folder in front: FOLDER/NAME.")
+        self.paths = tuple(paths)
+
+
 class LockProblem(LibraryProblem):
     """The lock file says something else than the manifest, or nothing usable; `path` says which file."""
 

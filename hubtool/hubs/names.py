@@ -122,6 +122,15 @@ def _shortened(name: str, keep: str = "") -> str:
     return name.encode()[:room].decode("utf-8", "ignore").rstrip(". ") + keep
 
 
+def is_reserved(name: str) -> bool:
+    """Whether Windows takes a file of this name for a device.
+
+    >>> is_reserved("con.safetensors"), is_reserved("concert.safetensors")
+    (True, False)
+    """
+    return bool(_RESERVED.fullmatch(name.partition(".")[0].rstrip()))
+
+
 def _unreserved(name: str) -> str:
     """Windows' device names count with any extension, and with blanks before it."""
     stem, dot, rest = name.partition(".")

@@ -22,9 +22,11 @@ from hubtool.hubs.lock import sole_writer
 from hubtool.hubs.spec import ByHash, ByModel, ByPath, ByVersion, parse
 from hubtool.library.beside import Pictures
 from hubtool.library.index import Index
-from hubtool.library.install import HIDDEN, Arrival, Installation, Installer
+from hubtool.library.install import Arrival, Installation, Installer
+from hubtool.library.litter import HIDDEN
 from hubtool.library.origins import origin_of
 from hubtool.library.record import Facts
+from hubtool.library.scan import open_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,9 +69,7 @@ def acquire(settings: Settings, specs: Iterable[str], order: Order, say: Callabl
     specs = list(specs)
     if order.wish.name and len(specs) > 1:
         raise UsageProblem("`--name` is for a single file.", hint="Name one SPEC.")
-    with Index(settings.index_path) as index:
-        if index.note:
-            say(index.note)
+    with open_library(settings, say) as index:
         shelf = Installer.at(index, order.place, order.wish).shelf
     acquisition = _Acquisition(settings, order, shelf)
     # files of this disk one after the other: which of two equal names comes first must not depend on the weather

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hubtool.errors import HubtoolError
-from hubtool.library.sidecar import fill, merge, read_table
+from hubtool.library.sidecar import Filling, merge, read_table
 from hubtool.library.sidecars.preview import EXTENSIONS, MAX_BYTES, existing_preview, fetch_preview, write_preview
 
 if TYPE_CHECKING:
@@ -38,9 +38,18 @@ class Beside:
     shown: frozenset[str] = frozenset(EXTENSIONS)  # pictures that the UI shows
     notes: list[str] = field(default_factory=list)  # what went wrong, as sentences
 
+    def fillings(self, formats: Sequence[Sidecar], card: Card) -> tuple[Filling, ...]:
+        """What is to be said in each sidecar: what lies beside the source goes before what we have to say."""
+        found = ((sidecar, self._fields(sidecar, card)) for sidecar in formats)
+        return tuple(
+            Filling(sidecar.path(self.model), fields, sidecar.identity, sidecar.placed)
+            for sidecar, fields in found
+            if fields
+        )
+
     def write_sidecars(self, formats: Sequence[Sidecar], card: Card) -> tuple[Path, ...]:
         """Write or complete the sidecars; those that are there afterwards."""
-        return tuple(sidecar.path(self.model) for sidecar in formats if self._wrote(sidecar, card))
+        return tuple(one.path for one in self.fillings(formats, card) if self._wrote(one))
 
     def add_preview(self, pictures: Pictures) -> Path | None:
         """The model's picture: the one that is there, else the source's, else the hub's; None if there is none."""
@@ -56,20 +65,19 @@ class Beside:
         """Which pictures the UI finds: every one finds those without an infix."""
         return tuple(dict.fromkeys(("", self.infix)))
 
-    def _wrote(self, sidecar: Sidecar, card: Card) -> bool:
+    def _fields(self, sidecar: Sidecar, card: Card) -> dict[str, object]:
         theirs = read_table(sidecar.path(self.source)) if self.source else None
-        ours, path = sidecar.fields(card), sidecar.path(self.model)
-        # what lies beside the source goes before what we have to say, but for where the file is
-        fields = merge(theirs or {}, ours) | {key: ours[key] for key in sidecar.placed if key in ours}
-        if not fields:
-            return False
+        ours = sidecar.fields(card)
+        return merge(theirs or {}, ours) | {key: ours[key] for key in sidecar.placed if key in ours}
+
+    def _wrote(self, filling: Filling) -> bool:
         try:
-            done = fill(path, fields, sidecar.identity, sidecar.placed)
+            done = filling.write()
         except HubtoolError as error:
             self.notes.append(f"A sidecar could not be written: {error}")
             return False
         if not done:
-            self.notes.append(f"{path.name} holds something else and was left alone.")
+            self.notes.append(f"{filling.path.name} holds something else and was left alone.")
         return done
 
     def _copied(self) -> Path | None:

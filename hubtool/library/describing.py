@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from hubtool.library.digest import hashed
 from hubtool.library.history import changes_of
 from hubtool.library.record import Own
-from hubtool.library.scan import read_sidecars
-from hubtool.library.sidecar import Card, all_sidecars, fill
+from hubtool.library.sidecar import Card, all_sidecars, fill, read_sidecars
 from hubtool.library.sidecars.preview import existing_preview
 
 if TYPE_CHECKING:

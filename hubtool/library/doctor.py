@@ -1,7 +1,7 @@
 """What in a library will surprise its user: names that clash or cannot be spelt, files that no UI can use, left-overs.
 
-Each rule is a function from the files of one LoRA folder to findings; `RULES` lists them. What UIs do with names
-is said in `resolve`.
+Each rule is a function from the files of one LoRA folder to findings; `RULES` lists them, some are in `doctor_claims`. What UIs
+do with names is said in `resolve`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.library.companions import MODELS
+from hubtool.library.doctor_claims import bogus_hashes, case_twins, dotted, reserved, unfinished, wrong_base
 from hubtool.library.naming import folded
-from hubtool.library.problem import LibraryFinding
+from hubtool.library.problem import LibraryFinding, quoted
 from hubtool.library.resolve import RESERVED
 from hubtool.library.sidecar import all_sidecars
 from hubtool.library.target import target_named
@@ -49,7 +50,7 @@ def unusable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFind
             yield LibraryFinding("pickle", "warning", one.path, message, "Get a .safetensors version of it.")
         elif one.facts.problem:
             yield LibraryFinding(
-                "unreadable", "error", one.path, one.facts.problem, f"hubtool validate {_quoted(one.path)}"
+                "unreadable", "error", one.path, one.facts.problem, f"hubtool validate {quoted(one.path)}"
             )
         elif one.facts.kind != "adapter":
             message = f"{one.path.name} is no LoRA but of the kind {one.facts.kind}."
@@ -67,7 +68,7 @@ def equal_stems(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryF
         for one in group[1:]:
             message = f"{one.name} is also the name of {group[0].path}; {folder.target} loads one of them."
             yield LibraryFinding(
-                "equal_names", "warning", one.path, message, f"hubtool rename {_quoted(one.path)} NEW-NAME"
+                "equal_names", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
             )
 
 
@@ -101,12 +102,12 @@ def unspeakable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryF
         if bad:
             message = f"The name {one.name} has a {bad[0]}, which ends or splits a <lora:…> tag."
             yield LibraryFinding(
-                "unspeakable", "error", one.path, message, f"hubtool rename {_quoted(one.path)} NEW-NAME"
+                "unspeakable", "error", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
             )
         elif one.name.startswith("__") and "__" in one.name[2:]:
             message = f"The name {one.name} reads like a wildcard, which prompt extensions replace."
             yield LibraryFinding(
-                "wildcard", "warning", one.path, message, f"hubtool rename {_quoted(one.path)} NEW-NAME"
+                "wildcard", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
             )
 
 
@@ -123,7 +124,7 @@ def unportable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFi
             message = f"{name} is spelt with combining characters; prompts typed on other systems do not match it."
         else:
             continue
-        yield LibraryFinding("unportable", "warning", one.path, message, f"hubtool rename {_quoted(one.path)} NEW-NAME")
+        yield LibraryFinding("unportable", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME")
 
 
 def left_overs(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
@@ -168,9 +169,18 @@ def pictures(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFind
             yield LibraryFinding("pictures", "warning", one.path, message, "Keep the one that you want to see.")
 
 
-def _quoted(path: Path) -> str:
-    text = str(path)
-    return f'"{text}"' if " " in text else text
-
-
-RULES: tuple[Rule, ...] = (unusable, equal_stems, equal_aliases, unspeakable, unportable, left_overs, pictures)
+RULES: tuple[Rule, ...] = (
+    unusable,
+    equal_stems,
+    equal_aliases,
+    unspeakable,
+    unportable,
+    reserved,
+    case_twins,
+    dotted,
+    wrong_base,
+    bogus_hashes,
+    left_overs,
+    unfinished,
+    pictures,
+)

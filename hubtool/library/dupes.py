@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import FileProblem, StorageProblem
@@ -28,9 +28,24 @@ if TYPE_CHECKING:
 class Group:
     """Files that are the same in one way."""
 
-    kind: str  # bytes, tensors
+    kind: str  # bytes, tensors, near
     paths: tuple[Path, ...]  # hard links of one file count once
-    wasted_bytes: int  # what all but one of them take up
+    wasted_bytes: int  # what all but one of them take up; of near ones, but for the largest
+    cosine: float | None = None  # of near ones: the lowest between what the first does and what another does
+
+
+def near_duplicates(index: Index, equal: Sequence[Group], progress: Callable[[Path], None]) -> list[Group]:
+    """Groups of files that do the same to a model at another rank, dtype or dialect; of equal files, one is looked at.
+
+    Raises:
+        MissingExtra: torch is not there.
+    """
+    from hubtool.library.near import near_groups  # noqa: PLC0415  # torch: 1.4 s that equal files do without
+
+    copies = {path for group in equal for path in group.paths[1:]}
+    found = near_groups(index, [one for one in _once(index.adapters()) if one.path not in copies], progress)
+    groups = [replace(_group("near", group.models), cosine=round(group.cosine, 4)) for group in found]
+    return sorted(groups, key=lambda group: -group.wasted_bytes)
 
 
 def duplicates(index: Index, progress: Callable[[Installed], None] | None = None) -> list[Group]:
@@ -46,17 +61,22 @@ def duplicates(index: Index, progress: Callable[[Installed], None] | None = None
 
 
 def _alike(models: Iterable[Installed]) -> list[Installed]:
-    """Those that share the size of their tensors with another one; hard links of one file count once."""
+    """Those that share the size of their tensors with another one."""
+    sizes: dict[int, list[Installed]] = defaultdict(list)
+    for one in _once(models):
+        with contextlib.suppress(OSError):
+            sizes[_tensor_bytes(one)].append(one)
+    return [one for group in sizes.values() if len(group) > 1 for one in group]
+
+
+def _once(models: Iterable[Installed]) -> list[Installed]:
+    """Hard links of one file count once."""
     inodes: dict[tuple[int, int], Installed] = {}
     for one in models:
         with contextlib.suppress(OSError):
             status = one.path.stat()
             inodes.setdefault((status.st_dev, status.st_ino), one)
-    sizes: dict[int, list[Installed]] = defaultdict(list)
-    for one in inodes.values():
-        with contextlib.suppress(OSError):
-            sizes[_tensor_bytes(one)].append(one)
-    return [one for group in sizes.values() if len(group) > 1 for one in group]
+    return list(inodes.values())
 
 
 def _tensor_bytes(one: Installed) -> int:

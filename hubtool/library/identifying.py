@@ -15,8 +15,8 @@ from hubtool.hubs.hub import Fingerprint, Resolved
 from hubtool.library.companions import MODELS
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import read_facts
+from hubtool.library.finding import Finder
 from hubtool.library.origins import origin_of
-from hubtool.library.tidying import Tidier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,6 +60,7 @@ def files_of(index: Index, settings: Settings, words: Iterable[str]) -> Iterator
     Raises:
         NotInstalled: a word is neither.
     """
+    finder = Finder(index, settings)
     for word in words:
         path = Path(word)
         if path.is_dir():
@@ -67,7 +68,7 @@ def files_of(index: Index, settings: Settings, words: Iterable[str]) -> Iterator
         elif path.is_file():
             yield path
         else:
-            yield Tidier(index, settings).find(word).path
+            yield finder.find(word).path
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,10 @@ class Identifier:
         return hashed(self.index, installed).digests if installed and installed.is_there() else digests_of(path)
 
     def _identified(self, path: Path, digests: Digests, match: Match | None) -> Identified:
-        architecture = read_facts(path).architecture
+        installed = self.index.at(path.absolute())
+        facts = installed.facts if installed and installed.is_there() else read_facts(path)
         trained = tuple(_trained_on(path))
-        bare = Identified(path, digests.sha256, "unknown", architecture=architecture, lineage=trained)
+        bare = Identified(path, digests.sha256, "unknown", architecture=facts.architecture, lineage=trained)
         if match is None:
             return bare
         ids = {"model_id": match.model_id or None, "version_id": match.version_id or None}

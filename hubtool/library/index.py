@@ -12,16 +12,23 @@ import os
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.library.database import explain, open_database
+from hubtool.library.facts import Shape, reader
+from hubtool.library.folders import note, noted
 from hubtool.library.record import Folder, Installed, Label, Stamp
 from hubtool.library.rows import SELECT, columns_of, installed_of, lines, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-RANKED = 5_000  # above this many matches, ordering by relevance costs 0.1 s and tells nothing
+#: Every column that holds a hash, by table; each has an index.
+HASHES: Mapping[str, Sequence[str]] = {
+    "file": ("sha256", "autov1", "crc32", "blake3", "tensors_sha256"),  # autov2 and autov3 begin others
+    "fact": ("embedded_hash",),
+    "origin": ("source_sha256",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,14 @@ class Known:
     stamp: Stamp
     sidecars: str  # the stamps of its sidecars, as `scan` spells them
     missing: bool
+    outdated: bool = False  # its header said nothing to the hubtool that read it, and this one may know more
+
+
+class StoredSketch(NamedTuple):
+    """A file's sketch: names of modules, a line each, and their numbers."""
+
+    modules: str
+    numbers: bytes
 
 
 class Index:
@@ -40,12 +55,19 @@ class Index:
         """Open it, making or replacing the file if need be (see `open_database` for the errors)."""
         self.path = path
         self.note = ""  # for the user: why it was rebuilt
-        self._connection, salvage = open_database(path)
-        if salvage:
-            self.note = f"The library's index was damaged; it is rebuilt, and the old one kept as {salvage.aside}."
+        opened = open_database(path)
+        self._connection = opened.connection
+        if opened.aside:
+            self.note = f"The library's index was damaged; it is rebuilt, and the old one kept as {opened.aside}."
+        if opened.is_new and (folders := [*(Folder(Path(p), t, bool(d)) for p, t, d in opened.folders), *noted(path)]):
             with self.writing():
-                for folder, target, deep in salvage.folders:
-                    self.remember(Folder(Path(folder), target, bool(deep)))
+                for folder in folders:
+                    self.remember(folder)
+
+    @property
+    def notes(self) -> Path:
+        """Where work on several files is noted until it is done, and the last moves for undoing them."""
+        return self.path.parent / "moves"
 
     def __enter__(self) -> Index:
         return self
@@ -73,11 +95,11 @@ class Index:
             is_same = known.path == folder.path and not folder.deep
             if known.deep and (is_same or known.path in folder.path.parents):
                 return known
-        self._upsert(
-            "folder", {"path": str(folder.path), "target": folder.target, "deep": int(folder.deep)}, key="path"
-        )
+        row = {"path": str(folder.path), "target": folder.target, "deep": int(folder.deep)}
+        self._upsert("folder", row, key="path")
         if folder.deep:
             self._absorb(folder.path)
+        note(self.path, self.folders())
         return folder
 
     def _absorb(self, path: Path) -> None:
@@ -93,14 +115,53 @@ class Index:
         rows = self._run("SELECT path, target, deep FROM folder ORDER BY id")
         return [Folder(Path(path), target, bool(deep)) for path, target, deep in rows]
 
-    def known(self, folder: Path) -> Mapping[str, Known]:
-        """What is remembered of a folder's files, by path."""
+    def known(self, folder: Path, paths: Sequence[str] = ()) -> Mapping[str, Known]:
+        """What is remembered of a folder's files, or of some of them, by path."""
+        chosen = f"AND file.path IN ({', '.join('?' for _ in paths)}) " if paths else ""
         rows = self._run(
-            "SELECT file.path, sidecars, missing, size_bytes, mtime_ns, inode FROM file "
-            "JOIN folder ON folder.id = folder_id WHERE folder.path = ?",
+            "SELECT file.path, size_bytes, mtime_ns, inode, sidecars, missing, architecture IS NULL AND reader <> ? "  # noqa: S608  # marks only
+            "FROM file JOIN folder ON folder.id = folder_id JOIN fact ON fact.id = file.id "
+            f"WHERE folder.path = ? {chosen}",
+            (reader(), str(folder), *paths),
+        )
+        return {
+            path: Known(Stamp(size, changed, inode), sidecars, bool(missing), bool(outdated))
+            for path, size, changed, inode, sidecars, missing, outdated in rows
+        }
+
+    def branches(self, folder: Path) -> dict[str, int]:
+        """The subfolders that were walked through last, the LoRA folder itself included, with their modification times."""
+        rows = self._run(
+            "SELECT branch.path, mtime_ns FROM branch JOIN folder ON folder.id = folder_id WHERE folder.path = ?",
             (str(folder),),
         )
-        return {path: Known(Stamp(*stamp), sidecars, bool(missing)) for path, sidecars, missing, *stamp in rows}
+        return dict(rows.fetchall())
+
+    def remember_branches(self, folder: Path, branches: Mapping[str, int]) -> None:
+        """Which subfolders there are now."""
+        mine = "(SELECT id FROM folder WHERE path = ?)"
+        self._run(f"DELETE FROM branch WHERE folder_id = {mine}", (str(folder),))  # noqa: S608  # ours
+        for path, changed in branches.items():
+            self._run(f"INSERT OR REPLACE INTO branch VALUES (?, {mine}, ?)", (path, str(folder), changed))  # noqa: S608
+
+    def shape(self, digest: bytes) -> Shape | None:
+        """What was found out about a table of tensors, by this version of hubtool."""
+        row = self._run(
+            "SELECT kind, architecture, dialect, parametrizations FROM shape WHERE digest = ? AND reader = ?",
+            (digest, reader()),
+        ).fetchone()
+        if row is None:
+            return None
+        kind, architecture, dialect, parametrizations = row
+        return Shape(kind, architecture, dialect, tuple(parametrizations.split("\n")) if parametrizations else ())
+
+    def remember_shapes(self, shapes: Mapping[bytes, Shape]) -> None:
+        """What was found out; what other versions of hubtool found is forgotten."""
+        if shapes:
+            self._run("DELETE FROM shape WHERE reader <> ?", (reader(),))
+        for digest, shape in shapes.items():
+            row = (digest, reader(), shape.kind, shape.architecture, shape.dialect, lines(shape.parametrizations))
+            self._run("INSERT OR REPLACE INTO shape VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def store(self, installed: Installed, sidecars: str = "") -> None:
         """Insert or replace what is known of a file.
@@ -112,7 +173,7 @@ class Index:
         file: dict[str, object] = {"path": path, "folder_id": folder, "sidecars": sidecars, "missing": 0}
         self._upsert("file", file | columns_of(installed.stamp) | columns_of(installed.digests), key="path")
         key = {"id": self._run("SELECT id FROM file WHERE path = ?", (path,)).fetchone()[0]}
-        self._upsert("fact", key | columns_of(installed.facts))
+        self._upsert("fact", key | columns_of(installed.facts) | {"reader": reader()})
         if installed.origin:
             self._upsert("origin", key | columns_of(installed.origin))
         self._upsert("own", key | columns_of(installed.own))
@@ -124,6 +185,22 @@ class Index:
         self._run(
             f"UPDATE file SET {', '.join(f'{name} = ?' for name in hashes)} WHERE path = ? AND mtime_ns = ?",  # noqa: S608  # names are ours
             (*hashes.values(), str(installed.path), installed.stamp.mtime_ns),
+        )
+
+    def sketch(self, model: Installed) -> StoredSketch | None:
+        """What was remembered of what a file does, unless it changed since."""
+        row = self._run(
+            "SELECT modules, numbers FROM sketch JOIN file ON file.id = sketch.id "
+            "WHERE path = ? AND sketch.size_bytes = ? AND sketch.mtime_ns = ?",
+            (str(model.path), model.stamp.size_bytes, model.stamp.mtime_ns),
+        ).fetchone()
+        return StoredSketch(*row) if row else None
+
+    def remember_sketch(self, model: Installed, modules: str, numbers: bytes) -> None:
+        """What a file does, as `near` spells it."""
+        self._run(
+            "INSERT OR REPLACE INTO sketch SELECT id, ?, ?, ?, ? FROM file WHERE path = ?",
+            (model.stamp.size_bytes, model.stamp.mtime_ns, modules, numbers, str(model.path)),
         )
 
     def remember_placed(self, model: Path, stamps: Mapping[Path, Stamp]) -> None:
@@ -152,8 +229,21 @@ class Index:
         return dict(self._run("SELECT path, count FROM used JOIN file ON file.id = used.id").fetchall())
 
     def found_at(self, old: str, new: str) -> None:
-        """A file is back, or was renamed by somebody else; everything known of it goes along."""
+        """A file is back, or was renamed; everything known of it goes along."""
+        if self._run("SELECT 1 FROM file WHERE path = ?", (old,)).fetchone() is None:
+            return
+        if new != old:
+            self._run("DELETE FROM file WHERE path = ?", (new,))
         self._run("UPDATE file SET path = ?, missing = 0 WHERE path = ?", (new, old))
+        if new != old and (placed := self.placed(Path(old))):
+            self.forget_placed(Path(old))
+            self._replace_placed(Path(old), Path(new), placed)
+
+    def _replace_placed(self, old: Path, new: Path, placed: Mapping[Path, tuple[int, int]]) -> None:
+        for path, (size, changed) in placed.items():
+            moved = new if path == old else new.with_name(new.stem + path.name[len(old.stem) :])
+            row = {"path": str(moved), "model": str(new), "size_bytes": size, "mtime_ns": changed}
+            self._upsert("placed", row, key="path")
 
     def forget_origin(self, path: str) -> None:
         """Other bytes are at this path now: what a hub said of the old ones holds no longer."""
@@ -205,9 +295,13 @@ class Index:
         digits = start.lower().removeprefix("0x")
         if len(digits) < 8 or not all(digit in "0123456789abcdef" for digit in digits):
             return []
-        kinds = ("sha256", "autov1", "autov3", "crc32", "blake3", "tensors_sha256", "embedded_hash", "source_sha256")
-        clause = " OR ".join(f"substr({kind}, 1, ?2) = ?1" for kind in kinds)
-        return self._read(f"AND ({clause}) ORDER BY file.path", (digits, len(digits)))
+        chosen = " UNION ".join(
+            f"SELECT id FROM {table} WHERE {kind} >= ?1 AND {kind} < ?2 AND {kind} <> ''"  # noqa: S608  # names are ours
+            for table, kinds in HASHES.items()
+            for kind in kinds
+        )
+        # "g" follows the last hex digit
+        return self._read(f"AND file.id IN ({chosen}) ORDER BY file.path", (digits, f"{digits}g"))
 
     def from_hub(self, hub: str, ids: Mapping[str, str]) -> list[Installed]:
         """The files that came from a hub, with these ids (`model_id`, `version_id`, `file_id`); by path."""
@@ -218,30 +312,17 @@ class Index:
         """Files of this size in a LoRA folder whose hashes nobody computed yet."""
         return self._read("AND folder.path = ? AND size_bytes = ? AND sha256 = ''", (str(folder), size_bytes))
 
-    def search(self, text: str) -> list[Installed]:
-        """Adapters with every word, or its beginning, in name, title, trigger words, tags, base model or author.
-
-        The most relevant first; when no word begins so, those that contain the words anywhere, by path.
-        """
-        terms = text.split()
-        if not terms:
-            return self.adapters()
-        # quoted, so that FTS5's own operators mean nothing
-        match = " ".join('"' + term.replace('"', '""') + '"*' for term in terms)
-        query = "SELECT rowid FROM word_index WHERE word_index MATCH ? LIMIT ?"
-        count = len(self._run(query, (match, RANKED + 1)).fetchall())
-        if not count:
-            return self._containing(terms)
-        ranked = "(SELECT rowid, rank FROM word_index WHERE word_index MATCH ?)"
-        order = "found.rank, file.path" if count <= RANKED else "file.path"
-        return self._read(f"ORDER BY {order}", (match,), f"JOIN {ranked} AS found ON found.rowid = file.id")
-
-    def _containing(self, terms: Sequence[str]) -> list[Installed]:
-        texts = " || ' ' || ".join(
-            f"word.{name}" for name in ("name", "title", "trigger_words", "tags", "base_model", "people")
+    def in_order(self, ids: Sequence[object]) -> list[Installed]:
+        """The files with these ids, in their order."""
+        clause = (
+            "AND file.id IN (SELECT value FROM json_each(?))"  # one JSON list: a statement has room for 32,000 marks
         )
-        patterns = [f"%{term.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%" for term in terms]
-        return self._read("".join(f"AND {texts} LIKE ? ESCAPE '!' " for _ in terms) + "ORDER BY file.path", patterns)
+        rows = {row[0]: row for row in self._run(SELECT + clause, (json.dumps(ids),))}
+        return [installed_of(rows[id]) for id in ids if id in rows]
+
+    def ask(self, statement: str, bound: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """The rows of a question about the tables."""
+        return self._run(statement, bound).fetchall()
 
     # ------------------------------------------------------------ statements
 
@@ -255,8 +336,8 @@ class Index:
             tuple(fields.values()),
         )
 
-    def _read(self, clause: str, bound: Sequence[object] = (), join: str = "") -> list[Installed]:
-        return [installed_of(row) for row in self._run(SELECT.replace(" WHERE", f" {join} WHERE") + clause, bound)]
+    def _read(self, clause: str, bound: Sequence[object] = ()) -> list[Installed]:
+        return [installed_of(row) for row in self._run(SELECT + clause, bound)]
 
     def _run(self, statement: str, bound: Sequence[object] = ()) -> sqlite3.Cursor:
         try:

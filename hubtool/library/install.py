@@ -1,7 +1,7 @@
 """From a complete file on this disk to a LoRA that a UI lists, with its sidecars and its row in the index.
 
-The order is made for power cuts: the file is checked, prepared under a hidden name, named in one step under the
-library's lock and indexed there, then given its sidecars, then its picture. Whatever is cut off, the next run completes.
+The order is made for power cuts: the file is checked and prepared under a hidden name; under the library's lock it is named in
+one step, given its sidecars and indexed, which the next command finishes if it is cut off; then its picture is added.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from hubtool.library.beside import Beside, Pictures
 from hubtool.library.companions import companions
 from hubtool.library.digest import digests_of, hashed
 from hubtool.library.facts import facts_of
+from hubtool.library.litter import HIDDEN
 from hubtool.library.naming import candidates, chosen_name, file_name, folded, subfolder
 from hubtool.library.placing import prepared, publish
+from hubtool.library.promises import Promise, promise
 from hubtool.library.record import Digests, Facts, Folder, Installed, Origin, Stamp
-from hubtool.library.scan import Report, read_sidecars, scan_folder, stamp_of
-from hubtool.library.sidecar import Card
+from hubtool.library.scan import Report, scan_folder
+from hubtool.library.sidecar import Card, read_sidecars
+from hubtool.library.walking import stamp_of
 from hubtool.operations.convert import ConvertOptions, convert
 from hubtool.operations.inspect import inspect
 from hubtool.operations.validate import validate
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from hubtool.operations.rules.problem import Problem
 
 Id = int | str  # Civitai counts, Hugging Face names
-HIDDEN = ".hubtool-"  # begins the name of everything in a LoRA folder that is not finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class Installer:
             with prepared(form.path, folder, form.way) as temporary:
                 if stamp_of(arrival.path.stat()) != stamp:
                     raise StorageProblem(arrival.path, "the file changed while it was being installed")
-                installed, status = self._admit(form, temporary, folder, self._names(arrival, form))
+                installed, status = self._admit(form, temporary, folder, arrival)
         return self.complete(installed, arrival, status, notes)
 
     def present(self, sha256: str, size_bytes: int) -> Installed | None:
@@ -196,37 +198,26 @@ class Installer:
                 self.index.store(installed)
         if self.wish.dry_run:
             return _report(installed, self.place, status, notes)
-        source = None if arrival.is_ours or arrival.path == installed.path else arrival.path
-        origin = arrival.origin or installed.origin
-        words = origin.trigger_words if origin else installed.facts.trigger_words
         before = set(companions(installed.path))
-        beside = Beside(installed.path, source, self.place.target.preview, self.place.target.pictures)
+        beside = self._beside(arrival, installed.path)
         preview = beside.add_preview(arrival.pictures) if self.wish.preview else None
-        card = Card(
-            architecture=installed.facts.architecture,
-            trigger_words=words,
-            description=arrival.description,
-            origin=origin,
-            own=installed.own,
-            model=installed.path,
-            picture=preview,
-            sha256=installed.digests.sha256,
-            size_bytes=installed.stamp.size_bytes,
-        )
-        sidecars = beside.write_sidecars(self.wish.sidecars, card)
-        self._remember_placed(installed.path, before, [*sidecars, *([preview] if preview else [])], status)
+        sidecars = beside.write_sidecars(self.wish.sidecars, _card(installed, arrival, preview))
+        self._remember_placed(installed.path, before, [*sidecars, *([preview] if preview else [])])
         report = _report(installed, self.place, status, (*notes, *beside.notes))
         return replace(report, sidecars=sidecars, preview=preview)
 
     # ------------------------------------------------------------ steps
 
-    def _remember_placed(self, model: Path, before: Collection[Path], beside: Iterable[Path], status: str) -> None:
+    def _beside(self, arrival: Arrival, path: Path) -> Beside:
+        source = None if arrival.is_ours or arrival.path == path else arrival.path
+        return Beside(path, source, self.place.target.preview, self.place.target.pictures)
+
+    def _remember_placed(self, model: Path, before: Collection[Path], beside: Iterable[Path]) -> None:
         """Note what was not there before, for `uninstall`."""
-        new = [path for path in beside if path not in before]
-        if status == "installed":
-            new.append(model)
-        with self.index.writing():
-            self.index.remember_placed(model, {path: stamp_of(path.stat()) for path in new})
+        new = {path: stamp_of(path.stat()) for path in beside if path not in before}
+        if new:
+            with self.index.writing():
+                self.index.remember_placed(model, new)
 
     def _folder(self, form: _Form) -> Path:
         return self.place.folder / subfolder(self.wish.subdir, form.origin, form.facts)
@@ -289,23 +280,49 @@ class Installer:
         others = (found.path for found in self.index.adapters(self.shelf))
         return {folded(path): path for path in others if flat or path.parent == folder}
 
-    def _admit(self, form: _Form, temporary: Path, folder: Path, names: list[str]) -> tuple[Installed, str]:
-        """Under the library's lock: name the prepared file and index it, unless another process was quicker."""
+    def _admit(self, form: _Form, temporary: Path, folder: Path, arrival: Arrival) -> tuple[Installed, str]:
+        """Under the library's lock: name, sidecars and row for the prepared file, all or nothing (see `promises`).
+
+        Nothing is done if another process was quicker.
+        """
         with self.index.writing():
             twin = self._known_twin((form.origin.source_sha256 if form.origin else "") or form.digests.sha256)
             if twin is not None:
                 return twin, "present"
-            path = self._free(folder, names)
-            publish(temporary, path, replace=self.wish.force)
-            self.index.forget_origin(str(path))
-            installed = self._record(path, form, stamp_of(path.stat()))
-            self.index.store(installed)
-            return installed, "installed"
+            path = self._free(folder, self._names(arrival, form))
+            awaited = self._record(path, form, stamp_of(temporary.stat()))
+            fillings = self._beside(arrival, path).fillings(self.wish.sidecars, _card(awaited, arrival, None))
+            made = Promise(temporary, awaited, fillings)
+            note = promise(self.index.notes, made)
+            try:
+                publish(temporary, path, replace=self.wish.force)
+            except BaseException:
+                note.unlink()
+                raise
+            installed = made.keep(self.index)
+        note.unlink(missing_ok=True)
+        return installed, "installed"
 
     def _record(self, path: Path, form: _Form, stamp: Stamp) -> Installed:
         own, _ = read_sidecars(path)
         bare = Installed(path, self.shelf, self.place.target.id, stamp)
         return replace(bare, digests=form.digests, facts=form.facts, origin=form.origin, own=own)
+
+
+def _card(installed: Installed, arrival: Arrival, preview: Path | None) -> Card:
+    """Everything that sidecars may want to say."""
+    origin = arrival.origin or installed.origin
+    return Card(
+        architecture=installed.facts.architecture,
+        trigger_words=origin.trigger_words if origin else installed.facts.trigger_words,
+        description=arrival.description,
+        origin=origin,
+        own=installed.own,
+        model=installed.path,
+        picture=preview,
+        sha256=installed.digests.sha256,
+        size_bytes=installed.stamp.size_bytes,
+    )
 
 
 def check(path: Path, *, force: bool = False) -> tuple[str, ...]:

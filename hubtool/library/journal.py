@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import OutputExists, StorageProblem
 from hubtool.formats.atomic import reraise, sync_folder, write_text
+from hubtool.library.companions import say_new_place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable
+
+UNDO = "last-moves.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,34 @@ class Move:
     target: Path
 
 
-def carry_out(folder: Path, moves: Sequence[Move]) -> None:
-    """Rename every file; `folder` is where the note of it lies meanwhile.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Moves that are one whole, and what is to be done after them."""
+
+    moves: tuple[Move, ...]
+    models: tuple[Path, ...] = ()  # where models will be, whose sidecars say so
+    keep: tuple[Path, ...] = ()  # LoRA folders: these stay when they become empty, subfolders do not
+
+    def text(self) -> str:
+        """As it is written down."""
+        return json.dumps({"moves": _pairs(self.moves), "models": _texts(self.models), "keep": _texts(self.keep)})
+
+
+def carry_out(folder: Path, plan: Plan) -> None:
+    """Rename every file; `folder` is where the note of it lies meanwhile, and the list for undoing it afterwards.
 
     Raises:
-        OutputExists: a target is there already; nothing was moved then.
+        OutputExists: a target is there already, or two files would get one name; nothing was moved then.
         StorageProblem: the disk refuses; what was moved is moved back.
     """
+    moves, targets = plan.moves, set[Path]()
     for move in moves:
-        if os.path.lexists(move.target) and not _differs_by_case(move):
+        if move.target in targets or (os.path.lexists(move.target) and not _differs_by_case(move)):
             raise OutputExists(move.target)
+        targets.add(move.target)
     note = folder / f"moves-{secrets.token_hex(6)}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(note, json.dumps([[str(move.source), str(move.target)] for move in moves]), force=True)
+    write_text(note, plan.text(), force=True)
     done: list[Move] = []
     try:
         for move in moves:
@@ -53,9 +71,40 @@ def carry_out(folder: Path, moves: Sequence[Move]) -> None:
             _move(Move(move.target, move.source))
         note.unlink()
         reraise(error, Path(str(error.filename or folder)))
-    for parent in {place for move in moves for place in (move.source.parent, move.target.parent)}:
-        sync_folder(parent)
-    note.unlink()
+    _conclude(folder, note, plan)
+
+
+def _conclude(folder: Path, note: Path, plan: Plan) -> None:
+    """What is left to do when every file is in its place; can be repeated."""
+    for parent in {place for move in plan.moves for place in (move.source.parent, move.target.parent)}:
+        with contextlib.suppress(FileNotFoundError):  # emptied and removed before
+            sync_folder(parent)
+    try:
+        for model in plan.models:
+            say_new_place(model)
+    finally:
+        write_text(folder / UNDO, json.dumps(_pairs(plan.moves)), force=True)
+        for parent in {move.source.parent for move in plan.moves}:
+            _remove_empty(parent, plan.keep)
+        note.unlink()
+
+
+def _remove_empty(folder: Path, keep: Collection[Path]) -> None:
+    """The folder and those above it, as far as they are empty and lie in a LoRA folder."""
+    while folder not in keep and any(root in folder.parents for root in keep):
+        try:
+            folder.rmdir()
+        except OSError:  # not empty
+            return
+        folder = folder.parent
+
+
+def _pairs(moves: Iterable[Move]) -> list[list[str]]:
+    return [_texts((move.source, move.target)) for move in moves]
+
+
+def _texts(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths]
 
 
 def pending(folder: Path) -> list[Path]:
@@ -71,7 +120,8 @@ def complete(folder: Path) -> int:
     """
     notes = pending(folder)
     for note in notes:
-        for move in _read(note):
+        plan = _read(note)
+        for move in plan.moves:
             with contextlib.suppress(FileNotFoundError, FileExistsError):  # done before, or undone by the user since
                 try:
                     _move(move)
@@ -79,14 +129,30 @@ def complete(folder: Path) -> int:
                     if error.errno not in {errno.ENOENT, errno.EEXIST}:
                         reraise(error, move.source)
                     raise
-        note.unlink(missing_ok=True)
+        _conclude(folder, note, plan)
     return len(notes)
 
 
-def _read(note: Path) -> list[Move]:
+def last_moves(folder: Path) -> list[Move]:
+    """What was carried out last; empty if nothing was.
+
+    Raises:
+        StorageProblem: nobody can tell.
+    """
     try:
-        return [Move(Path(source), Path(target)) for source, target in json.loads(note.read_text("utf-8"))]
-    except (OSError, ValueError) as error:  # written whole or not at all: somebody else changed it
+        return [Move(Path(source), Path(target)) for source, target in json.loads((folder / UNDO).read_text("utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageProblem(folder / UNDO, "cannot be read") from error
+
+
+def _read(note: Path) -> Plan:
+    try:
+        table = json.loads(note.read_text("utf-8"))
+        moves = tuple(Move(Path(source), Path(target)) for source, target in table["moves"])
+        return Plan(moves, tuple(map(Path, table["models"])), tuple(map(Path, table["keep"])))
+    except (OSError, ValueError, TypeError, KeyError) as error:  # written whole or not at all: somebody else changed it
         raise StorageProblem(note, "is no list of moves; look at it, then delete it") from error
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hubtool.library.scan import recheck
+from hubtool.library.searching import search
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from hubtool.library.index import Index
     from hubtool.library.record import Installed
+    from hubtool.library.searching import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Listed:
     favourite: bool
     rating: int
     outfits: tuple[str, ...]
+    negative: str | None
     notes: str | None
     title: str | None
     size_bytes: int
@@ -39,47 +42,25 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """What a file must be; texts are compared whatever their case, base models and creators by any part of them."""
+class Question:
+    """What is to be listed."""
 
-    base: str = ""
-    architecture: str = ""
-    dialect: str = ""
-    parametrization: str = ""
-    tag: str = ""
-    creator: str = ""
-    favourite: bool = False
-    no_triggers: bool = False
-    unused: bool = False  # by what `usage` counted last
-    below: Path | None = None
-
-    def matches(self, one: Installed, uses: Mapping[str, int]) -> bool:
-        """Whether the file is all of it."""
-        facts, origin = one.facts, one.origin
-        said = (
-            (self.architecture, (facts.architecture or "",)),
-            (self.dialect, (facts.dialect or "",)),
-            (self.parametrization, facts.parametrizations),
-            (self.tag, one.own.tags),
-        )
-        parts = ((self.base, one.base_model), (self.creator, origin.creator if origin else ""))
-        return (
-            all(not wanted or wanted.casefold() in {text.casefold() for text in texts} for wanted, texts in said)
-            and all(wanted.casefold() in text.casefold() for wanted, text in parts)
-            and (not self.favourite or one.own.favourite)
-            and not (self.no_triggers and one.trigger_words)
-            and not (self.unused and str(one.path) in uses)
-            and (self.below is None or one.path.is_relative_to(os.path.realpath(self.below)))
-        )
+    words: str = ""
+    wanted: Filter | None = None
+    order: str = ""  # one of `ORDERS`; empty: the most relevant first, or by path
+    limit: int | None = None
 
 
-def listing(index: Index, query: str, wanted: Filter | None = None) -> list[Listed]:
-    """The files that match a query (all for none) and a filter."""
-    found = index.search(query)
-    if wanted is None or wanted == Filter():
-        return [_row(one) for one in found]
-    uses = index.uses() if wanted.unused else {}
-    return [_row(one) for one in found if wanted.matches(one, uses)]
+def listing(index: Index, question: Question) -> list[Listed]:
+    """The files that match, each as it is now: what was written to in its place since the last scan is read first."""
+    found = _found(index, question)
+    if recheck(index, found):
+        found = _found(index, question)
+    return [_row(one) for one in found]
+
+
+def _found(index: Index, question: Question) -> list[Installed]:
+    return search(index, question.words, question.wanted, question.order, question.limit)
 
 
 def _row(installed: Installed) -> Listed:
@@ -99,6 +80,7 @@ def _row(installed: Installed) -> Listed:
         favourite=own.favourite,
         rating=own.rating,
         outfits=own.outfits,
+        negative=own.negative or None,
         notes=own.notes or None,
         title=facts.title or None,
         size_bytes=installed.stamp.size_bytes,

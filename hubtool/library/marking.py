@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hubtool.errors import UsageProblem
+from hubtool.errors import NotInstalled, UsageProblem
 from hubtool.library.describing import card_of
 from hubtool.library.history import keep
 from hubtool.library.record import Own, split_words
-from hubtool.library.scan import Report, scan_folder
-from hubtool.library.sidecar import all_sidecars, fill, read_table
+from hubtool.library.sidecar import all_sidecars, fill, read_sidecars, read_table
 from hubtool.library.target import target_named
+from hubtool.library.walking import look_again
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from hubtool.library.index import Index
     from hubtool.library.record import Installed
@@ -42,21 +42,31 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def mark(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
-    """Say something about a file: `changes` are fields of `Own`. Everything that was said is returned.
+def mark(index: Index, model: Installed, change: Callable[[Own], Mapping[str, object]]) -> Own:
+    """Say something about a file: `change` turns what was said so far into new values of fields of `Own`.
 
     Our own sidecar gets all of it; those of UIs that are there, or that the target reads, get what they have a key for. So do
-    those of the same file in other folders (known by its hash), for one LoRA in several UIs is one LoRA.
+    those of the same file in other folders (known by its hash), for one LoRA in several UIs is one LoRA. It is done under the
+    library's lock and from what the sidecars say then, so that of two processes neither undoes the other's words.
+
+    Returns:
+        Everything that was said.
 
     Raises:
-        UsageProblem: a rating out of range. StorageProblem: a sidecar cannot be written.
+        NotInstalled: the file was moved meanwhile. UsageProblem: a value that cannot be.
+        StorageProblem: a sidecar cannot be written.
     """
-    rating = changes.get("rating", 0)
-    if not isinstance(rating, int) or not 0 <= rating <= 5:
-        raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
-    own = _mark_one(index, model, changes)
-    for twin in copies_of(index, model):
-        _mark_one(index, twin, changes)
+    with index.writing():
+        known = index.at(model.path)
+        if known is None:
+            raise NotInstalled(model.name)
+        changes = change(_said_now(index, known))
+        rating = changes.get("rating", 0)
+        if not isinstance(rating, int) or not 0 <= rating <= 5:
+            raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
+        own = _mark_one(index, known, changes)
+        for twin in copies_of(index, known):
+            _mark_one(index, twin, changes)
     return own
 
 
@@ -67,12 +77,25 @@ def copies_of(index: Index, model: Installed) -> list[Installed]:
     return [twin for twin in twins if twin.path != model.path and twin.digests.sha256 == digest and twin.is_there()]
 
 
+def _said_now(index: Index, model: Installed) -> Own:
+    """What the user said, by the sidecars as they are now."""
+    own, _ = read_sidecars(model.path)
+    return index.with_snapshot(replace(model, own=own)).said
+
+
 def _mark_one(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
-    own = replace(model.said, **changes)  # type: ignore[arg-type]  # fields of Own, as the docstring asks
-    card = card_of(index, replace(model, own=own))
+    own = replace(_said_now(index, model), **changes)  # type: ignore[arg-type]  # fields of Own, as the caller asks
+    _write(replace(model, own=own), card_of(index, replace(model, own=own)), changes)
+    read, _ = read_sidecars(model.path)
+    for seen in look_again([str(model.path)]):
+        index.store(replace(model, own=read, origin=None), seen.sidecars)
+    return own
+
+
+def _write(model: Installed, card: Card, changed: Collection[str]) -> None:
     mine = all_sidecars()["hubtool"]
     path = mine.path(model.path)
-    if own == Own():
+    if model.own == Own():
         if before := read_table(path):
             keep(path, model.path.stem, before)
         path.unlink(missing_ok=True)
@@ -82,10 +105,7 @@ def _mark_one(index: Index, model: Installed, changes: Mapping[str, object]) -> 
     for id, keys in _KEYS.items():
         sidecar = all_sidecars()[id]
         if sidecar.is_beside(model.path) or id in target_named(model.target).sidecars:
-            _tell(sidecar, card, tuple(keys[name] for name in changes if name in keys))
-    folder = next(one for one in index.folders() if one.path == model.folder)
-    scan_folder(index, folder, Report())
-    return own
+            _tell(sidecar, card, tuple(keys[name] for name in changed if name in keys))
 
 
 def _tell(sidecar: Sidecar, card: Card, keys: tuple[str, ...]) -> None:

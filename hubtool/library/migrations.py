@@ -134,16 +134,55 @@ _SECOND = (
     "CREATE INDEX placed_model ON placed (model)",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _SECOND)
+_THIRD = (
+    "ALTER TABLE fact ADD COLUMN stated_hash TEXT NOT NULL DEFAULT ''",
+    # Which hubtool read the header; a newer one may recognise what this one did not
+    "ALTER TABLE fact ADD COLUMN reader TEXT NOT NULL DEFAULT ''",
+    # What a table of tensors is, by digest: most files share theirs with others
+    """CREATE TABLE shape (
+        digest BLOB PRIMARY KEY,
+        reader TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        architecture TEXT,
+        dialect TEXT,
+        parametrizations TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    # The subfolders of a LoRA folder: while their modification times stay, so do the names in them
+    """CREATE TABLE branch (
+        path TEXT PRIMARY KEY,
+        folder_id INTEGER NOT NULL REFERENCES folder ON DELETE CASCADE,
+        mtime_ns INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX branch_folder ON branch (folder_id)",
+    # Pictures cite any kind of hash
+    "CREATE INDEX file_autov1 ON file (autov1) WHERE autov1 <> ''",
+    "CREATE INDEX file_crc32 ON file (crc32) WHERE crc32 <> ''",
+    "CREATE INDEX file_blake3 ON file (blake3) WHERE blake3 <> ''",
+    # What a few modules of a file do, by which `dupes --near` finds files that do the same
+    """CREATE TABLE sketch (
+        id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
+        size_bytes INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        modules TEXT NOT NULL,
+        numbers BLOB NOT NULL
+    )""",
+    "CREATE INDEX fact_embedded ON fact (embedded_hash) WHERE embedded_hash <> ''",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _SECOND, _THIRD)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> int:
     """Bring an index up to date, each step whole or not at all; several processes may try at once.
+
+    Returns:
+        The format that it had before; 0 for a new file.
 
     Raises:
         LibraryProblem: the file was written by a newer hubtool.
         sqlite3.Error: the file is damaged or cannot be written.
     """
+    before = _version(connection)
     while (version := _version(connection)) < len(MIGRATIONS):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -161,6 +200,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"The library's index has format {version}, and this hubtool knows formats up to {len(MIGRATIONS)}.",
             hint="Update hubtool, or set HUBTOOL_HOME to another folder.",
         )
+    return before
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -9,20 +9,19 @@ import contextlib
 import errno
 import os
 import secrets
-import time
 from typing import TYPE_CHECKING, Literal
 
 from hubtool.errors import OutputExists, StorageProblem
 from hubtool.formats.atomic import reraise, sync_folder
 from hubtool.formats.copying import Piece, copy_pieces
 from hubtool.formats.safetensors import open_regular
+from hubtool.library.litter import HIDDEN, remove_stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 Way = Literal["own", "copy", "hard", "sym"]
-STALE_S = 3600.0  # a temporary file that nobody has written to for so long belongs to a process that died
 
 
 @contextlib.contextmanager
@@ -35,10 +34,10 @@ def prepared(source: Path, folder: Path, way: Way) -> Iterator[Path]:
     Raises:
         DiskFull, StorageProblem: the disk refuses, or cannot make such a link.
     """
-    temporary = folder / f".hubtool-{secrets.token_hex(6)}.tmp"
+    temporary = folder / f"{HIDDEN}{secrets.token_hex(6)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
+        remove_stale(folder)
         _bring(source, temporary, way)
         yield temporary
     except OSError as error:
@@ -111,13 +110,3 @@ def _copy(source: Path, temporary: Path) -> None:
         copy_pieces(out, [Piece(file.descriptor, 0, file.size)])
         out.flush()
         os.fsync(out.fileno())
-
-
-def _remove_stale(folder: Path) -> None:
-    """What a killed process left; of no use to anybody."""
-    for path in folder.glob(".hubtool-*.tmp"):
-        with contextlib.suppress(OSError):  # another process was quicker
-            status = path.lstat()
-            # a link has its source's old modification time, but a fresh change time
-            if time.time() - max(status.st_mtime, status.st_ctime) > STALE_S:
-                path.unlink()

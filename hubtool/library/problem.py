@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,3 +19,9 @@ class LibraryFinding:
     path: Path
     message: str
     fix: str  # what to do, as a command where there is one
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed behind a command."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w@%+=:,./\\-]+", text) else '"' + text.replace('"', '\\"') + '"'

@@ -47,6 +47,9 @@ class Facts:
     alias: str = ""  # ss_output_name, by which A1111 knows the file too
     embedded_hash: str = ""  # lower-case hex, as the trainer computed it
     problem: str = ""  # why the header says nothing: one sentence
+    stated_hash: str = (
+        ""  # `sshs_model_hash` as it stands there, `0x` and nonsense included: pictures cite its first 12 characters
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,9 @@ def _texts_of(path: Path) -> Mapping[str, str]:
     return texts
 
 
-def resolve_all(index: Index, reading: Reading) -> list[ImageReference]:
-    """Every LoRA of a reading against the library."""
-    names = Names(index.labels())
+def resolve_all(index: Index, reading: Reading, names: Names | None = None) -> list[ImageReference]:
+    """Every LoRA of a reading against the library; `names` are its names, if somebody made the table before."""
+    names = names or Names(index.labels())
     return [_resolved(index, names, mention, _DIALECTS.get(reading.program, "a1111")) for mention in reading.mentions]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,16 +44,22 @@ def storable(text: str) -> str:
 
 
 def installed_of(row: Sequence[object]) -> Installed:
-    """The file in a row of `SELECT`."""
-    path, folder, target, has_origin = row[:4]
-    position = 4
-    parts: list[object] = []
-    for part in _PARTS:
-        stop = position + len(part.names)
-        fields = {name: _loaded(name, value) for name, value in zip(part.names, row[position:stop], strict=True)}
-        position = stop
-        parts.append(part.make(**fields) if has_origin or part.make is not Origin else None)
-    return Installed(Path(str(path)), Path(str(folder)), str(target), *parts)  # type: ignore[arg-type]  # in Installed's order
+    """The file in a row of `SELECT`; written for listings of 50,000."""
+    values = list(row)
+    for place in _LIST_PLACES:
+        text = values[place]
+        values[place] = tuple(text.split("\n")) if isinstance(text, str) and text else ()
+    values[_FAVOURITE] = bool(values[_FAVOURITE])
+    stamp, digests, facts, origin, own = (
+        part.make(*values[start:stop]) if part.make is not Origin or row[_HAS_ORIGIN] else None
+        for part, (start, stop) in zip(_PARTS, _SPANS, strict=True)
+    )
+    return Installed(Path(str(row[1])), _folder(str(row[2])), str(row[3]), stamp, digests, facts, origin, own)  # type: ignore[arg-type]  # as `_PARTS` has them
+
+
+@functools.lru_cache(maxsize=64)
+def _folder(path: str) -> Path:
+    return Path(path)
 
 
 def _part(table: str, record: type[Record]) -> _Part:
@@ -68,12 +76,6 @@ def _stored(value: object) -> object:
     return value if value is None or isinstance(value, (int, float)) else json.dumps(value)
 
 
-def _loaded(name: str, value: object) -> object:
-    if name in _LISTS:
-        return tuple(value.split("\n")) if isinstance(value, str) and value else ()
-    return bool(value) if name == "favourite" else value
-
-
 _PARTS = (
     _part("file", Stamp),
     _part("file", Digests),
@@ -82,10 +84,17 @@ _PARTS = (
     _part("own", Own),
 )
 
+_HAS_ORIGIN, _FIRST = 4, 5
+_STOPS = itertools.accumulate((len(part.names) for part in _PARTS), initial=_FIRST)
+_SPANS = tuple(itertools.pairwise(_STOPS))
+_COLUMNS = [name for part in _PARTS for name in part.names]
+_LIST_PLACES = tuple(_FIRST + place for place, name in enumerate(_COLUMNS) if name in _LISTS)
+_FAVOURITE = _FIRST + _COLUMNS.index("favourite")
+
 #: Every file that is there; a clause may follow.
 SELECT = (
-    "SELECT file.path, folder.path, folder.target, origin.id IS NOT NULL, "  # noqa: S608  # names of our own
+    "SELECT file.id, file.path, folder.path, folder.target, origin.id IS NOT NULL, "  # noqa: S608  # names of our own
     + ", ".join(f"{part.table}.{name}" for part in _PARTS for name in part.names)
     + " FROM file JOIN folder ON folder.id = folder_id JOIN fact ON fact.id = file.id JOIN own ON own.id = file.id "
-    "JOIN word ON word.id = file.id LEFT JOIN origin ON origin.id = file.id WHERE NOT missing "
+    "LEFT JOIN origin ON origin.id = file.id WHERE NOT missing "
 )

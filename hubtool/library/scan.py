@@ -1,6 +1,7 @@
 """Brings the index up to date with the folders: one pass of directory listings, and headers only of what changed.
 
-A file counts as unchanged while its size, modification time and inode are as remembered.
+A file counts as unchanged while its size, modification time and inode are as remembered. Files are read before the library's lock
+is taken, and stored a few hundred at a time, so that a long scan keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -9,22 +10,30 @@ import contextlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.errors import StorageProblem
 from hubtool.library.index import Index
 from hubtool.library.journal import complete, pending
-from hubtool.library.record import Folder, Installed, Origin, Own, Stamp
-from hubtool.library.sidecar import all_sidecars, read_table
+from hubtool.library.litter import remove_stale
+from hubtool.library.promises import keep_promises, promised
+from hubtool.library.record import Folder, Installed, Origin, Own
+from hubtool.library.sidecar import read_sidecars
 from hubtool.library.target import known_places, target_named
+from hubtool.library.walking import Walk, look_again, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from hubtool.library.index import Known
+    from hubtool.library.record import Facts
     from hubtool.library.target import Place
+    from hubtool.library.walking import Seen
     from hubtool.settings import Settings
 
+    Progress = Callable[[int, int], None]  # files read, files to read
+
+FEW = 1000  # so many files are asked for one by one
 BATCH = 200  # files a transaction, so that an interrupted first scan has not worked in vain
 
 
@@ -38,18 +47,26 @@ class Report:
     unreadable: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A file as the directory listing shows it."""
+@contextlib.contextmanager
+def fresh_index(settings: Settings, say: Callable[[str], None], *, glance: bool = False) -> Iterator[Index]:
+    """The index, brought up to date; `say` is told what a person should know meanwhile.
 
-    path: str
-    stamp: Stamp
-    sidecars: str  # suffix, time and size of each sidecar beside it
+    With `glance`, only folders in which names changed are looked into: a file or sidecar that was written to in its place is not
+    noticed, and whoever shows files has them looked at (`recheck`).
+
+    Raises:
+        StorageProblem, LibraryProblem: the index cannot be used.
+    """
+    with open_library(settings, say) as index:
+        report = refresh(index, settings, spoken(say), glance=glance)
+        for path in report.unreadable:
+            say(f"This cannot be read: {path}")
+        yield index
 
 
 @contextlib.contextmanager
-def fresh_index(settings: Settings, say: Callable[[str], None]) -> Iterator[Index]:
-    """The index, brought up to date; `say` is told what a person should know meanwhile.
+def open_library(settings: Settings, say: Callable[[str], None]) -> Iterator[Index]:
+    """The index as it was left, after what a killed process had begun was finished.
 
     Raises:
         StorageProblem, LibraryProblem: the index cannot be used.
@@ -57,14 +74,26 @@ def fresh_index(settings: Settings, say: Callable[[str], None]) -> Iterator[Inde
     with Index(settings.index_path) as index:
         if index.note:
             say(index.note)
-        if pending(settings.moves_path):
+        if pending(index.notes) or promised(index.notes):
             with index.writing():
-                complete(settings.moves_path)
-            say("An interrupted move of files was completed.")
-        report = refresh(index, settings, lambda count: say(f"Reading {count} new or changed files."))
-        for path in report.unreadable:
-            say(f"This cannot be read: {path}")
+                if complete(index.notes):
+                    say("An interrupted move of files was completed.")
+                if keep_promises(index, index.notes):
+                    say("An interrupted installation was completed, or taken back.")
+            remove_stale(index.notes)
         yield index
+
+
+def spoken(say: Callable[[str], None]) -> Progress:
+    """Progress in sentences: where there are many files, at the start and every few thousand."""
+
+    def progress(done: int, total: int) -> None:
+        if total >= BATCH and not done:
+            say(f"Reading {total} new or changed files.")
+        elif done % (25 * BATCH) < BATCH <= done < total:
+            say(f"Read {done} of {total} files.")
+
+    return progress
 
 
 def add_folders(index: Index, settings: Settings, folders: Sequence[Path], target: str | None) -> None:
@@ -73,13 +102,14 @@ def add_folders(index: Index, settings: Settings, folders: Sequence[Path], targe
     Raises:
         StorageProblem: one is no folder. UsageProblem: no such target.
     """
-    name = target_named((target or settings.target).partition("=")[0]).id
+    chosen = target_named(target or settings.target)
     for folder in folders:
         if not folder.is_dir():
             raise StorageProblem(folder, "is no folder")
-    with index.writing():
-        for folder in folders:
-            index.remember(Folder(Path(os.path.realpath(folder)), name))
+    if folders:
+        with index.writing():
+            for folder in folders:
+                index.remember(Folder(Path(os.path.realpath(folder)), chosen.id))
 
 
 def scan_place(index: Index, place: Place) -> None:
@@ -90,10 +120,12 @@ def scan_place(index: Index, place: Place) -> None:
         scan_folder(index, folder, Report())
 
 
-def refresh(index: Index, settings: Settings, progress: Callable[[int], None] | None = None) -> Report:
-    """Rescan every LoRA folder that is known, and the configured one.
+def refresh(
+    index: Index, settings: Settings, progress: Progress | None = None, *, glance: bool = False, reread: bool = False
+) -> Report:
+    """Rescan every LoRA folder that is known, and the configured one (for `glance`, see `fresh_index`).
 
-    `progress` is told how many files are about to be read, where there are many.
+    With `reread`, the header of every file is read again.
     """
     known = {folder.path for folder in index.folders()}
     fresh = [place for place in known_places(settings) if known.isdisjoint([place.folder, *place.folder.parents])]
@@ -103,68 +135,125 @@ def refresh(index: Index, settings: Settings, progress: Callable[[int], None] | 
                 index.remember(Folder(place.folder, place.target.id))
     report = Report()
     for folder in index.folders():
-        scan_folder(index, folder, report, progress)
+        if not (glance and same_names(index, folder)):
+            scan_folder(index, folder, report, progress, reread=reread)
     return report
 
 
-def scan_folder(index: Index, folder: Folder, report: Report, progress: Callable[[int], None] | None = None) -> None:
+def same_names(index: Index, folder: Folder) -> bool:
+    """Whether the same files lie in every subfolder as when the folder was scanned last."""
+    branches = index.branches(folder.path)
+    return bool(branches) and all(changed and settled(path) == changed for path, changed in branches.items())
+
+
+def scan_folder(
+    index: Index, folder: Folder, report: Report, progress: Progress | None = None, *, reread: bool = False
+) -> None:
     """Rescan one LoRA folder, which the index must remember; what changed is added to the report."""
     known = index.known(folder.path)
-    seen = {file.path: file for file in _walk(folder, target_named(folder.target).extensions, report)}
-    news = [file for file in seen.values() if _differs(file, known.get(file.path))]
+    walk = Walk(folder, target_named(folder.target).extensions)
+    seen = {file.path: file for file in walk.files()}
+    news = [file for file in seen.values() if reread or _differs(file, known.get(file.path))]
     gone = {path for path, before in known.items() if path not in seen and not before.missing}
     back = _back(news, known, gone)
     lost = sorted(gone - set(back.values()))
-    if back or lost:
+    if back or lost or index.branches(folder.path) != walk.branches:
         with index.writing():
             for new, old in back.items():
                 index.found_at(old, new)
             index.mark_missing(lost)
-    if progress and len(news) >= BATCH:
-        progress(len(news))
+            index.remember_branches(folder.path, walk.branches)
+    before = {file.path: known.get(back.get(file.path, file.path)) for file in news}
+    keep = {file.path for file in news if not reread and _is_same_file(file, before[file.path])}
     for start in range(0, len(news), BATCH):
-        with index.writing():
-            for file in news[start : start + BATCH]:
-                _take(index, file, Installed(Path(file.path), folder.path, folder.target, file.stamp))
+        if progress:
+            progress(start, len(news))
+        _take(index, folder, news[start : start + BATCH], keep)
     report.added.extend(file.path for file in news if file.path not in known and file.path not in back)
     report.changed.extend(file.path for file in news if file.path in known or file.path in back)
     report.removed.extend(lost)
+    report.unreadable.extend(walk.unreadable)
+    for littered in walk.littered:
+        remove_stale(Path(littered))
 
 
-def read_sidecars(model: Path) -> tuple[Own, Origin | None]:
-    """What the sidecars beside a model say: the user's words and the hub's; the first that says a thing is believed."""
-    own, origin = Own(), None
-    for sidecar in all_sidecars().values():
-        if not (sidecar.own or sidecar.origin) or (table := read_table(sidecar.path(model))) is None:
-            continue
-        own = own.completed(sidecar.own(table)) if sidecar.own else own
-        found = sidecar.origin(table) if sidecar.origin else None
-        origin = origin.completed(found) if origin and found else origin or found
-    return own, origin
+def recheck(index: Index, models: Iterable[Installed]) -> bool:
+    """Look at these files and their sidecars, and read those that changed; whether any did."""
+    by_folder: dict[Path, list[str]] = {}
+    for model in models:
+        by_folder.setdefault(model.folder, []).append(str(model.path))
+    changed = False
+    for folder in index.folders():
+        if paths := by_folder.get(folder.path):
+            known = index.known(folder.path, paths if len(paths) < FEW else ())
+            seen = {file.path: file for file in look_again(paths)}
+            news = [file for file in seen.values() if _differs(file, known.get(file.path))]
+            gone = [path for path in paths if path not in seen]
+            if gone:
+                with index.writing():
+                    index.mark_missing(gone)
+            _take(index, folder, news, {file.path for file in news if _is_same_file(file, known.get(file.path))})
+            changed = changed or bool(news or gone)
+    return changed
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
-    """What identifies an unchanged file."""
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+class _Read(NamedTuple):
+    """What a file and its sidecars say."""
+
+    file: Seen
+    facts: Facts | None  # None: as they were
+    own: Own
+    origin: Origin | None
 
 
-def _take(index: Index, file: Seen, bare: Installed) -> None:
-    """Store one new or changed file, reading as little of it as need be."""
-    from hubtool.library.facts import read_facts  # noqa: PLC0415  # 50 ms that a scan without news does without
+def _take(index: Index, folder: Folder, files: Sequence[Seen], keep: Collection[str]) -> None:
+    """Read and store new or changed files; of those to keep, only sidecars or place changed."""
+    if not files:
+        return
+    from hubtool.library.facts import Shapes, read_facts  # noqa: PLC0415  # a scan without news does without
 
-    old = index.at(bare.path)
-    own, origin = read_sidecars(bare.path)
-    if old and old.stamp == file.stamp:  # only its sidecars or its place changed
+    shapes = Shapes(index.shape)
+    read = []
+    for file in files:
+        path = Path(file.path)
+        facts = None if file.path in keep else read_facts(path, shapes)
+        own, origin = read_sidecars(path) if file.sidecars else (Own(), None)
+        read.append(_Read(file, facts, own, origin))
+    with index.writing():
+        index.remember_shapes(shapes.fresh)
+        for one in read:
+            _store(index, folder, one)
+
+
+def _store(index: Index, folder: Folder, one: _Read) -> None:
+    file = one.file
+    bare = Installed(Path(file.path), folder.path, folder.target, file.stamp, own=one.own, origin=one.origin)
+    old = index.at(bare.path)  # now that nobody else writes: it may have been installed meanwhile
+    if old and old.stamp == file.stamp:
         # what the installation knew of its origin is richer than a sidecar
-        fresh = replace(bare, digests=old.digests, facts=old.facts, own=own, origin=None if old.origin else origin)
-    else:
+        fresh = replace(
+            bare, digests=old.digests, facts=one.facts or old.facts, origin=None if old.origin else one.origin
+        )
+    elif one.facts:
         index.forget_origin(file.path)
-        fresh = replace(bare, facts=read_facts(bare.path), own=own, origin=origin)
+        fresh = replace(bare, facts=one.facts)
+    else:  # moved or replaced since it was looked at: the next scan will see
+        return
     index.store(fresh, file.sidecars)
 
 
 def _differs(file: Seen, before: Known | None) -> bool:
-    return before is None or before.missing or (before.stamp, before.sidecars) != (file.stamp, file.sidecars)
+    return (
+        before is None
+        or before.missing
+        or before.outdated
+        or (before.stamp, before.sidecars) != (file.stamp, file.sidecars)
+    )
+
+
+def _is_same_file(file: Seen, before: Known | None) -> bool:
+    """Whether nothing but its sidecars or its name changed."""
+    return before is not None and before.stamp == file.stamp and not before.outdated
 
 
 def _back(news: Sequence[Seen], known: Mapping[str, Known], gone: Collection[str]) -> dict[str, str]:
@@ -178,57 +267,3 @@ def _back(news: Sequence[Seen], known: Mapping[str, Known], gone: Collection[str
         elif before and before.missing:
             found[file.path] = file.path
     return found
-
-
-def _walk(folder: Folder, extensions: Collection[str], report: Report) -> Iterator[Seen]:
-    """Every file with one of the extensions; links are followed, each folder once, hidden ones never."""
-    suffixes = tuple({sidecar.suffix: 0 for sidecar in all_sidecars().values() if sidecar.own or sidecar.origin})
-    visited: set[str] = set()
-    waiting = [str(folder.path)]
-    while waiting:
-        current = waiting.pop()
-        real = os.path.realpath(current)
-        if real in visited:
-            continue
-        visited.add(real)
-        entries = _entries(current, report)
-        if folder.deep:
-            waiting.extend(entry.path for entry in entries.values() if _is_folder(entry))
-        for name, entry in entries.items():
-            stem, _, extension = name.rpartition(".")
-            if f".{extension.lower()}" in extensions and (file := _seen(entry, stem, entries, suffixes)):
-                yield file
-
-
-def _entries(folder: str, report: Report) -> dict[str, os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as listing:
-            entries = {entry.name: entry for entry in listing if not entry.name.startswith(".")}
-    except FileNotFoundError:  # an unmounted disk: its files are missing, not wrong
-        return {}
-    except OSError:
-        report.unreadable.append(folder)
-        return {}
-    for name in [name for name in entries if any("\udc80" <= character <= "\udcff" for character in name)]:
-        report.unreadable.append(entries.pop(name).path)  # not UTF-8: SQLite and JSON cannot hold such a name
-    return entries
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a loop of links
-        return False
-
-
-def _seen(
-    entry: os.DirEntry[str], stem: str, beside: Mapping[str, os.DirEntry[str]], suffixes: Sequence[str]
-) -> Seen | None:
-    try:
-        if not entry.is_file():
-            return None
-        stamps = [(suffix, beside[stem + suffix].stat()) for suffix in suffixes if stem + suffix in beside]
-        status = entry.stat()
-    except OSError:  # it vanished, or is a loop of links
-        return None
-    return Seen(entry.path, stamp_of(status), " ".join(f"{suffix}:{s.st_mtime_ns}:{s.st_size}" for suffix, s in stamps))

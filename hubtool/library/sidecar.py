@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.formats.atomic import write_text
 from hubtool.library import history, sidecars
-from hubtool.library.record import Own
+from hubtool.library.record import Origin, Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from hubtool.library.record import Origin
 
 _TAG = re.compile(r"<[^>]*>")
 _TOO_STRONG = 1e6
@@ -79,6 +78,24 @@ class Sidecar:
         return table is not None and (not self.marker or self.marker in table)
 
 
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What is to be said in one sidecar; see `fill`."""
+
+    path: Path
+    fields: Mapping[str, object]
+    identity: str = ""
+    placed: tuple[str, ...] = ()
+
+    def write(self) -> bool:
+        """Say it; whether the sidecar now is there.
+
+        Raises:
+            StorageProblem: it cannot be written.
+        """
+        return fill(self.path, self.fields, self.identity, self.placed)
+
+
 @functools.cache
 def all_sidecars() -> Mapping[str, Sidecar]:
     """Every format, by id."""
@@ -88,6 +105,18 @@ def all_sidecars() -> Mapping[str, Sidecar]:
     ]
     found = [module.SIDECAR for module in modules if hasattr(module, "SIDECAR")]
     return {sidecar.id: sidecar for sidecar in sorted(found, key=lambda sidecar: sidecar.id)}
+
+
+def read_sidecars(model: Path) -> tuple[Own, Origin | None]:
+    """What the sidecars beside a model say: the user's words and the hub's; the first that says a thing is believed."""
+    own, origin = Own(), None
+    for sidecar in all_sidecars().values():
+        if not (sidecar.own or sidecar.origin) or (table := read_table(sidecar.path(model))) is None:
+            continue
+        own = own.completed(sidecar.own(table)) if sidecar.own else own
+        found = sidecar.origin(table) if sidecar.origin else None
+        origin = origin.completed(found) if origin and found else origin or found
+    return own, origin
 
 
 def choose_sidecars(words: str | None, default: Sequence[str]) -> tuple[Sidecar, ...]:

@@ -6,18 +6,17 @@ list of moves, done whole (see `journal`), and the last one can be undone.
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, StorageProblem, UsageProblem
-from hubtool.formats.atomic import write_text
-from hubtool.library.companions import companions, say_new_place
-from hubtool.library.journal import Move, carry_out
+from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, UsageProblem
+from hubtool.library.companions import MODELS, companions
+from hubtool.library.finding import Finder
+from hubtool.library.journal import Move, Plan, carry_out, last_moves
 from hubtool.library.naming import chosen_name, folded, subfolder
-from hubtool.library.resolve import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from hubtool.settings import Settings
 
 TRASH = ".hubtool-trash"  # inside the LoRA folder: the same disk, and hidden from every UI
-UNDO = "last-moves.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Moved:
     path: Path  # where it was
     target: Path  # where it is now, or would be
     files: tuple[Path, ...] = ()  # what went along
-    status: str = "moved"  # or planned, unchanged
+    status: str = "moved"  # or planned, unchanged, name taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +47,14 @@ class Tidier:
     settings: Settings
     dry_run: bool = False
 
-    def find(self, name: str, folder: Path | None = None) -> Installed:
-        """The file of this name (as in a prompt), or at this path; in one LoRA folder, if it is given.
+    def find_all(self, names: Iterable[str]) -> list[Installed]:
+        """The files of these names.
 
         Raises:
-            NotInstalled: there is none.
+            NotInstalled, AmbiguousName: for the first that is not there, or means several.
         """
-        path = Path(name)
-        known = self.index.at(path.absolute()) if path.suffix and path.exists() else None
-        names = Names(label for label in self.index.labels() if folder is None or label.folder == str(folder))
-        label = None if known else names.find(name, "a1111") or names.find(name, "sdnext")
-        found = known or (self.index.at(Path(label.path)) if label else None)
-        if found is None:
-            raise NotInstalled(name, names.suggestions(name))
-        return found
+        finder = Finder(self.index, self.settings)
+        return [finder.find(name) for name in names]
 
     def rename(self, name: str, new: str) -> Moved:
         """Give a model another name in its folder.
@@ -71,7 +63,7 @@ class Tidier:
             NotInstalled: no such model. NameTaken: the new name belongs to another file of the library.
             UsageProblem: it cannot be a name. StorageProblem: the disk refuses.
         """
-        model = self.find(name)
+        (model,) = self.find_all([name])
         target = model.path.with_name(Path(chosen_name(new)).stem + model.path.suffix)
         rivals = [other for other in self.index.adapters(model.folder) if other.path != model.path]
         for rival in rivals:
@@ -82,16 +74,26 @@ class Tidier:
     def organize(self, template: str, names: Iterable[str] = ()) -> list[Moved]:
         """Sort models into subfolders of their LoRA folder by a template such as `{base_model}/{creator}`.
 
+        One whose name is taken there, or that of a file beside it, stays where it is, and its row says so: a new name would
+        break prompts.
+
         Raises:
-            NotInstalled, UsageProblem, StorageProblem: as for `rename`. OutputExists: two files would get one path.
+            NotInstalled, UsageProblem, StorageProblem: as for `rename`.
         """
-        chosen = [self.find(name) for name in names] or self.index.adapters()
-        pairs = []
+        chosen = self.find_all(names) or self.index.adapters()
+        pairs, clashes = [], []
+        taken: set[Path] = set()
         for model in chosen:
-            if model.is_there():
-                folder = model.folder / subfolder(template, model.origin, model.facts)
-                pairs.append((model, folder / model.path.name))
-        return self._move(pairs)
+            if not model.is_there():
+                continue
+            complete = self.index.with_snapshot(model)
+            target = model.folder / subfolder(template, complete.origin, model.facts) / model.path.name
+            if target != model.path and (target in taken or self._has_rival(model, target)):
+                clashes.append(Moved(model.name, model.path, target, status="name taken"))
+            else:
+                pairs.append((model, target))
+                taken.add(target)
+        return [*self._move(pairs), *clashes]
 
     def trash(self, names: Sequence[str]) -> list[Moved]:
         """Put models into the trash of their LoRA folder, from which `restore` brings them back.
@@ -100,7 +102,7 @@ class Tidier:
             NotInstalled: no such model; nothing is moved then. StorageProblem: the disk refuses.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 1_000_000:06d}"
-        models = [self.find(name) for name in names]
+        models = self.find_all(names)
         pairs = [(one, one.folder / TRASH / stamp / one.path.relative_to(one.folder)) for one in models]
         return self._move(pairs)
 
@@ -119,9 +121,7 @@ class Tidier:
         done = [Moved(one.path.stem, one.path, one.folder / one.path.relative_to(one.bin)) for one in chosen]
         if self.dry_run:
             return [replace(one, status="planned") for one in done]
-        self._carry_out(moves)
-        for one in done:
-            say_new_place(one.target)
+        self._carry_out(moves, [one.target for one in done])
         return done
 
     def in_trash(self) -> list[Binned]:
@@ -131,9 +131,7 @@ class Tidier:
             bins = sorted((folder.path / TRASH).glob("*")) if (folder.path / TRASH).is_dir() else []
             for bin in bins:
                 files = sorted(path for path in bin.rglob("*") if path.is_file())
-                models = [
-                    path for path in files if path.suffix in {".safetensors", ".sft", ".pt", ".ckpt", ".pth", ".bin"}
-                ]
+                models = [path for path in files if path.suffix.lower() in MODELS]
                 found += [Binned(folder.path, bin, path) for path in models]
         return sorted(found, key=lambda one: one.when)
 
@@ -143,27 +141,27 @@ class Tidier:
         Raises:
             LibraryProblem: there is none. OutputExists: an old place was taken meanwhile. StorageProblem: the disk refuses.
         """
-        try:
-            pairs = json.loads((self._notes / UNDO).read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise LibraryProblem("undo", "There is nothing to undo.") from error
-        except (OSError, ValueError) as error:
-            raise StorageProblem(self._notes / UNDO, "cannot be read") from error
-        moves = [Move(Path(target), Path(source)) for source, target in pairs]
-        gone = [move.source for move in moves if not move.source.exists()]
+        moves = [Move(move.target, move.source) for move in reversed(last_moves(self.index.notes))]
+        if not moves:
+            raise LibraryProblem("undo", "There is nothing to undo.")
+        models = [move for move in moves if move.source.suffix.lower() in MODELS]
+        gone = [move.source for move in models if not move.source.exists()]
         if gone:
             raise LibraryProblem("undo", f"{gone[0]} is not there any more.", hint="Move it back by hand.")
-        done = [Moved(move.source.stem, move.source, move.target) for move in moves]
+        # what lies beside a model now goes with it: more than then, if the user said something meanwhile
+        back = [Move(file, _beside(file, one.source, one.target)) for one in models for file in _with(one.source)]
+        done = [Moved(move.source.stem, move.source, move.target) for move in back]
         if self.dry_run:
             return [replace(one, status="planned") for one in done]
-        self._carry_out(moves)
+        self._carry_out(back, [move.target for move in models])
         return done
 
     # ------------------------------------------------------------ steps
 
-    @property
-    def _notes(self) -> Path:
-        return self.settings.moves_path
+    def _has_rival(self, model: Installed, target: Path) -> bool:
+        """Whether a file that belongs to something else is where the model or its companions would go."""
+        files = [model.path, *companions(model.path)]
+        return any(os.path.lexists(_beside(file, model.path, target)) for file in files)
 
     def _move(self, pairs: Sequence[tuple[Installed, Path]]) -> list[Moved]:
         """Move models with their companions, whole or not at all."""
@@ -183,16 +181,19 @@ class Tidier:
             if not stays:
                 moves += [Move(model.path, target), *(Move(file, _beside(file, model.path, target)) for file in along)]
         if moves and not self.dry_run:
-            self._carry_out(moves)
-            for row in rows:
-                say_new_place(row.target)
+            self._carry_out(moves, [row.target for row in rows if row.status == "moved"])
         return rows
 
-    def _carry_out(self, moves: Sequence[Move]) -> None:
+    def _carry_out(self, moves: Sequence[Move], models: Sequence[Path]) -> None:
+        """Under the library's lock, so that files and index change together for everybody else."""
+        keep = tuple(folder.path for folder in self.index.folders())
         with self.index.writing():
-            carry_out(self._notes, moves)
-            text = json.dumps([[str(move.source), str(move.target)] for move in moves])
-            write_text(self._notes / UNDO, text, force=True)
+            carry_out(self.index.notes, Plan(tuple(moves), tuple(models), keep))
+            for source, target in ((move.source, move.target) for move in moves if move.target in models):
+                if TRASH in target.parts:
+                    self.index.mark_missing([str(source)])
+                else:
+                    self.index.found_at(str(source), str(target))
 
 
 @dataclass(frozen=True, slots=True)

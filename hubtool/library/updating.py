@@ -132,7 +132,7 @@ def find_updates(
     Raises:
         NotInstalled: no such file. UsageProblem: no such hub.
     """
-    chosen = [Tidier(index, settings).find(name) for name in names]
+    chosen = Tidier(index, settings).find_all(names)
     models = chosen or [one for one in index.adapters() if one.origin and one.origin.version_id]
     return list(updates(open_hub(settings), models, variants=variants, early_access=early_access))
 

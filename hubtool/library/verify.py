@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from hubtool.errors import HubtoolError
 from hubtool.library.digest import digests_of
 from hubtool.library.problem import LibraryFinding
-from hubtool.library.scan import stamp_of
-from hubtool.operations.validate import validate
+from hubtool.library.walking import stamp_of
+from hubtool.operations.validate import check_header, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from hubtool.library.index import Index
     from hubtool.library.record import Digests, Installed, Origin
+    from hubtool.operations.rules.problem import Problem
 
 
 def verify(
@@ -23,23 +24,26 @@ def verify(
 ) -> Iterator[LibraryFinding]:
     """Everything that is wrong with these files; what is found to be right is remembered with its hashes.
 
-    Quick: each is a sound adapter, as long as it was. Full: each is read whole, and its hashes are what they were when they were
-    first computed, and what the hub published.
+    Quick: each is a sound adapter by its header, and as long as that says. Full: each is read whole, its values are usable
+    numbers, and its hashes are what they were when they were first computed, and what the hub published.
     """
     for model in models:
         if progress:
             progress(model)
         try:
-            yield from _structure(model)
+            yield from _findings(model, check_header(model.path) if not full else _all_problems(model))
             if full:
                 yield from _content(index, model)
         except HubtoolError as error:
             yield LibraryFinding("unreadable", "error", model.path, str(error), _again(model))
 
 
-def _structure(model: Installed) -> Iterator[LibraryFinding]:
-    found = validate(model.path)
-    for problem in found.problems:
+def _all_problems(model: Installed) -> Sequence[Problem]:
+    return validate(model.path, check_all_values=True).problems
+
+
+def _findings(model: Installed, problems: Iterable[Problem]) -> Iterator[LibraryFinding]:
+    for problem in problems:
         if problem.severity in {"error", "refused"}:
             yield LibraryFinding(problem.code, "error", model.path, problem.message, _again(model))
 

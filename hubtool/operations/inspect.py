@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.codec import decode
 from hubtool.adapters.dylora import is_dylora
 from hubtool.adapters.grouping import group_tensors
-from hubtool.adapters.metadata import read_json
 from hubtool.adapters.unknown import decode_unknown
 from hubtool.errors import NotAnAdapter, UnknownArchitecture
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.naming.address import Role
 from hubtool.naming.unknown import Relative, relatives
+from hubtool.operations.header_words import title_of, trained_base, trigger_words
 from hubtool.operations.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from hubtool.adapters.layer import Layer
     from hubtool.formats.hashing import Hashes
     from hubtool.formats.tensor import LazyTensor
-
-_LONGEST_WORDS = 20_000  # characters of trigger words
-_TRIGGER_KEYS = ("modelspec.trigger_phrase", "ss_trigger_words", "trigger_words", "instance_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +112,8 @@ def inspect_file(file: SafetensorsFile, *, hashes: bool = False, architecture: s
         coverage=_coverage(file, explained),
         leftovers=tuple(adapter.leftovers) if adapter else tuple(file.tensors) if kind == "other" else (),
         trigger_words=trigger_words(file.metadata),
-        base_model=_first(file.metadata, "ss_base_model_version", "modelspec.architecture"),
-        title=_first(file.metadata, "modelspec.title", "ss_output_name", "ssmd_display_name"),
+        base_model=trained_base(file.metadata),
+        title=title_of(file.metadata),
         size_bytes=file.size_bytes,
         tensors=len(file.tensors),
         hashes=_hashes(file.path) if hashes else None,
@@ -175,31 +172,3 @@ def _number(tensor: LazyTensor) -> float | None:
 def _range(values: Iterable[float]) -> Range | None:
     found = list(values)
     return Range(min(found), max(found)) if found else None
-
-
-def _first(metadata: Mapping[str, str], *keys: str) -> str | None:
-    """The first entry that says something; trainers write "None" for nothing."""
-    return next((metadata[key] for key in keys if metadata.get(key, "None") not in {"", "None"}), None)
-
-
-# ---------------------------------------------------------------- words
-
-
-def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Trigger words that the header states outright, or the class tokens it was trained with; never frequent tags.
-
-    `ss_datasets` is JSON of a trainer.
-    """
-    for key in _TRIGGER_KEYS:
-        words = metadata.get(key, "")[:_LONGEST_WORDS].split(",")
-        if found := tuple(dict.fromkeys(word.strip() for word in words if word.strip())):
-            return found
-    return tuple(dict.fromkeys(_class_tokens(metadata.get("ss_datasets", ""))))
-
-
-def _class_tokens(text: str) -> list[str]:
-    datasets = read_json(text)
-    rows = [row for row in datasets if isinstance(row, dict)] if isinstance(datasets, list) else []
-    subsets = [subset for row in rows if isinstance(row.get("subsets"), list) for subset in row["subsets"]]
-    tokens = [subset.get("class_tokens") for subset in subsets if isinstance(subset, dict)]
-    return [token for token in tokens if isinstance(token, str) and token]

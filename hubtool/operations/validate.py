@@ -111,6 +111,15 @@ def problems_left(source: SafetensorsFile, mended: SafetensorsFile) -> list[Prob
     return _abridged(found)
 
 
+def check_header(path: Path) -> list[Problem]:
+    """Only what the header says, and the alphas; no other values are looked at.
+
+    Raises:
+        FileProblem: the file is no sound safetensors file.
+    """
+    return _abridged(_problems(read_safetensors(path), values_too=False))
+
+
 def check_values(path: Path) -> list[Problem]:
     """Only what the values say: NaN, infinity, zeros, hashes.
 

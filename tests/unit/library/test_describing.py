@@ -42,7 +42,7 @@ def ink(index):
 
 def test_the_hub_goes_before_the_header_and_the_user_before_both(index):
     assert layers_of(ink(index)).in_force["trigger_words"] == {"value": ("hub word",), "from": "hub"}
-    mark(index, ink(index), {"trigger_words": ("mine",)})
+    mark(index, ink(index), lambda _: {"trigger_words": ("mine",)})
     found = layers_of(ink(index))
     assert found.in_force["trigger_words"] == {"value": ("mine",), "from": "user"}
     assert found.in_force["base_model"] == {"value": "Pony", "from": "hub"}
@@ -93,7 +93,7 @@ def test_sync_puts_the_hubs_answer_into_no_file_of_a1111(index, folder):
 
 def test_words_that_were_copied_for_a_ui_are_still_the_hubs(index, folder):
     write_sidecars(index, ink(index), [all_sidecars()["a1111"]])
-    mark(index, ink(index), {"tags": ("x",)})
+    mark(index, ink(index), lambda _: {"tags": ("x",)})
     found = layers_of(ink(index))
     assert found.in_force["trigger_words"]["from"] == "hub"
     assert found.user == {"tags": ("x",)}

@@ -11,6 +11,7 @@ import pytest
 from hubtool.errors import LibraryProblem, StorageProblem
 from hubtool.library.index import Index
 from hubtool.library.record import Digests, Facts, Folder, Installed, Origin, Own, Stamp
+from hubtool.library.searching import search
 
 LORAS = Path("/models/Lora")
 
@@ -51,36 +52,36 @@ def test_what_is_stored_comes_back_as_it_was(index):
 
 def test_a_search_needs_every_word_and_accepts_beginnings(index):
     store(index, adapter("pixel-art.safetensors"), adapter("pixel-ink.safetensors"), adapter("oil.safetensors"))
-    assert names(index.search("pix ink")) == ["pixel-ink"]
-    assert names(index.search("pixel")) == ["pixel-art", "pixel-ink"]
-    assert index.search("pixel oil") == []
+    assert names(search(index, "pix ink")) == ["pixel-ink"]
+    assert names(search(index, "pixel")) == ["pixel-art", "pixel-ink"]
+    assert search(index, "pixel oil") == []
 
 
 @pytest.mark.parametrize("query", ["castl", "Miku", "pony", "somebody", "Große"])
 def test_a_search_looks_at_words_base_people_and_ignores_case(index, query):
     origin = Origin("civitai", creator="Somebody", base_model="Pony", trigger_words=("castle", "hatsune miku"))
     store(index, adapter("x.safetensors", origin=origin, facts=Facts(title="große Burg")), adapter("y.safetensors"))
-    assert names(index.search(query)) == ["x"]
+    assert names(search(index, query)) == ["x"]
 
 
 @pytest.mark.parametrize("query", ["'", '"', "NEAR(", "a AND", "*", "-x", "name:", "%", "_", "!", "^", "(", ")"])
 def test_no_query_is_a_syntax_error_or_a_wildcard(index, query):
     store(index, adapter("plain.safetensors"))
-    assert names(index.search(query)) == []
+    assert names(search(index, query)) == []
 
 
 def test_what_no_word_begins_with_is_found_inside_words(index):
     store(index, adapter("SuperPixel.safetensors"), adapter("水墨画风格.safetensors"))
-    assert names(index.search("pixel")) == ["SuperPixel"]
-    assert names(index.search("画风")) == ["水墨画风格"]
+    assert names(search(index, "pixel")) == ["SuperPixel"]
+    assert names(search(index, "画风")) == ["水墨画风格"]
 
 
 def test_changed_words_are_found_and_old_ones_are_not(index):
     before = adapter("x.safetensors", facts=Facts(title="castle"))
     store(index, before)
     store(index, replace(before, facts=Facts(title="forest")))
-    assert index.search("castle") == []
-    assert names(index.search("forest")) == ["x"]
+    assert search(index, "castle") == []
+    assert names(search(index, "forest")) == ["x"]
 
 
 def test_an_error_inside_a_transaction_undoes_it(index):
@@ -175,3 +176,55 @@ for number in range(5):
     assert errors == [""] * 8
     with Index(Path(path)) as index:
         assert len(index.folders()) == 40
+
+
+def test_a_deleted_index_begins_anew_with_its_folders(tmp_path):
+    path = tmp_path / "index.sqlite"
+    with Index(path) as index, index.writing():
+        index.remember(Folder(LORAS, "comfyui"))
+        index.remember(Folder(LORAS.parent / "other é", "a1111", deep=False))
+    for file in tmp_path.glob("index.sqlite*"):
+        file.unlink()
+    with Index(path) as index:
+        assert index.folders() == [Folder(LORAS, "comfyui"), Folder(LORAS.parent / "other é", "a1111", deep=False)]
+    (tmp_path / "folders.json").write_text("no list")
+    path.unlink()
+    with Index(path) as index:
+        assert index.folders() == []
+
+
+def test_every_kind_of_hash_is_found_by_its_beginning(index):
+    digests = Digests("a1" * 32, "b2b2b2b2", "a1a1a1a1a1", "c3c3c3c3c3c3", "d4d4d4d4", "e5" * 32, "c3" * 32)
+    origin = Origin("civitai", source_sha256="f6" * 32)
+    facts = Facts(embedded_hash="0a" * 32)
+    store(index, adapter("x.safetensors", digests=digests, origin=origin, facts=facts), adapter("y.safetensors"))
+    for start in (
+        "a1a1a1a1a1",
+        "A1A1A1A1",
+        "b2b2b2b2",
+        "0xc3c3c3c3c3",
+        "d4d4d4d4",
+        "e5e5e5e5",
+        "f6f6f6f6",
+        "0x0a0a0a0a0a",
+    ):
+        assert names(index.with_short_hash(start)) == ["x"]
+    for start in ("a1a1a1a", "a1a1a1a2", "", "xyz"):
+        assert index.with_short_hash(start) == []
+
+
+def test_a_large_index_is_checked_once_a_day_and_damage_found_later_mends_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("hubtool.library.database.SMALL_BYTES", 0)
+    path = tmp_path / "index.sqlite"
+    with Index(path) as index:
+        with index.writing():
+            index.remember(Folder(LORAS, "a1111"))
+        store(index, *(adapter(f"{number}.safetensors", facts=Facts(title="t" * 300)) for number in range(200)))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
+    path.write_bytes(data)
+    with Index(path) as index, pytest.raises(LibraryProblem, match="damaged"):
+        index.adapters()
+    with Index(path) as index:
+        assert "damaged" in index.note
+        assert [folder.path for folder in index.folders()] == [LORAS]

@@ -11,10 +11,11 @@ from unit.library.small_lora import write_lora
 from hubtool.errors import StorageProblem, UsageProblem
 from hubtool.library.digest import hashed
 from hubtool.library.history import changes_of
-from hubtool.library.listing import Filter, listing
+from hubtool.library.listing import Question, listing
 from hubtool.library.marking import changes_from, mark
 from hubtool.library.record import Own
 from hubtool.library.scan import fresh_index, scan_place
+from hubtool.library.searching import Filter
 from hubtool.library.target import choose_place
 from hubtool.library.usage import count_usage
 from hubtool.settings import Directories, Settings
@@ -41,7 +42,7 @@ def one(index, name):
 
 
 def names(index, **wanted):
-    return {row.name for row in listing(index, "", Filter(**wanted))}
+    return {row.name for row in listing(index, Question("", Filter(**wanted)))}
 
 
 SAID = Own(
@@ -67,7 +68,7 @@ CHANGES = {
 
 
 def test_everything_that_is_said_survives_the_loss_of_the_index(settings, index):
-    assert mark(index, one(index, "ink"), CHANGES) == SAID
+    assert mark(index, one(index, "ink"), lambda _: CHANGES) == SAID
     assert one(index, "ink").own == SAID
     index.__exit__()
     settings.index_path.unlink()
@@ -77,7 +78,7 @@ def test_everything_that_is_said_survives_the_loss_of_the_index(settings, index)
 
 def test_a1111_and_swarmui_read_what_they_have_a_place_for(settings, index):
     folder = settings.library / "models" / "Lora"
-    mark(index, one(index, "fog"), CHANGES)
+    mark(index, one(index, "fog"), lambda _: CHANGES)
     table = json.loads((folder / "fog.json").read_text())
     assert (table["preferred weight"], table["activation text"], table["negative text"], table["notes"]) == (
         0.8,
@@ -91,8 +92,8 @@ def test_a1111_and_swarmui_read_what_they_have_a_place_for(settings, index):
 
 def test_what_is_taken_back_is_gone_everywhere(settings, index):
     folder = settings.library / "models" / "Lora"
-    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "notes": "mine"})
-    mark(index, one(index, "ink"), {"preferred_weight": None, "notes": ""})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": 0.8, "notes": "mine"})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": None, "notes": ""})
     assert one(index, "ink").own == Own()
     assert not (folder / "ink.hubtool.json").exists()
     assert json.loads((folder / "ink.json").read_text())["preferred weight"] == 0.0
@@ -123,18 +124,18 @@ def test_options_become_changes():
 
 def test_a_rating_out_of_range_is_refused(index):
     with pytest.raises(UsageProblem):
-        mark(index, one(index, "ink"), {"rating": 9})
+        mark(index, one(index, "ink"), lambda _: {"rating": 9})
 
 
 def test_filters(index):
-    mark(index, one(index, "ink"), CHANGES)
+    mark(index, one(index, "ink"), lambda _: CHANGES)
     assert names(index) == {"ink", "fog"}
     assert names(index, favourite=True) == names(index, tag="STYLE") == {"ink"}
     assert names(index, architecture="sd1", dialect="kohya", parametrization="LORA") == {"ink", "fog"}
     assert names(index, architecture="sdxl") == names(index, creator="ada") == names(index, base="pony") == set()
     assert names(index, no_triggers=True) == set()
-    assert {row.name for row in listing(index, "wash")} == {"ink"}
-    assert {row.name for row in listing(index, "armor")} == {"ink"}
+    assert {row.name for row in listing(index, Question("wash"))} == {"ink"}
+    assert {row.name for row in listing(index, Question("armor"))} == {"ink"}
 
 
 def test_usage_counts_pictures_and_unused_are_the_rest(tmp_path, index):
@@ -158,11 +159,11 @@ def test_lora_manager_reads_the_strength_and_keeps_its_other_tips(settings, inde
     path = settings.library / "models" / "Lora" / "ink.metadata.json"
     tips = {"strength_min": 0.3, "strength_range": "0.3-0.9", "strength": 1, "clip_skip": 2}
     path.write_text(json.dumps({"sha256": "", "usage_tips": json.dumps(tips), "theirs": [1]}))
-    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "trigger_words": ("ink",), "favourite": True})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": 0.8, "trigger_words": ("ink",), "favourite": True})
     found = json.loads(path.read_text())
     assert json.loads(found["usage_tips"]) == tips | {"strength": 0.8}
     assert (found["trainedWords"], found["favorite"], found["theirs"]) == (["ink"], True, [1])
-    mark(index, one(index, "ink"), {"preferred_weight": None})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": None})
     assert json.loads(json.loads(path.read_text())["usage_tips"]) == {k: v for k, v in tips.items() if k != "strength"}
 
 
@@ -173,7 +174,7 @@ def test_every_copy_of_a_file_hears_it(settings, index, tmp_path):
     scan_place(index, choose_place(settings, to=other))
     for model in index.adapters():
         hashed(index, model)
-    mark(index, one(index, "ink"), {"preferred_weight": 0.8, "tags": ("x",)})
+    mark(index, one(index, "ink"), lambda _: {"preferred_weight": 0.8, "tags": ("x",)})
     assert one(index, "called differently").own == one(index, "ink").own == Own(tags=("x",), preferred_weight=0.8)
     assert one(index, "another").own == Own()
     assert json.loads((other / "called differently.json").read_text())["preferred weight"] == 0.8
@@ -182,16 +183,16 @@ def test_every_copy_of_a_file_hears_it(settings, index, tmp_path):
 def test_a_new_swarm_sidecar_says_everything_for_swarmui_reads_words_from_one_file_only(settings, index):
     (settings.library / "models" / "Lora" / "fog.swarm.json").unlink()
     (settings.library / "models" / "Lora" / "fog.swarm.json").write_text("{}")
-    mark(index, one(index, "fog"), {"preferred_weight": 0.8})
+    mark(index, one(index, "fog"), lambda _: {"preferred_weight": 0.8})
     found = json.loads((settings.library / "models" / "Lora" / "fog.swarm.json").read_text())
     assert (found["modelspec.trigger_phrase"], found["modelspec.lora_default_weight"]) == ("fog", "0.8")
 
 
 def test_what_was_said_before_is_in_the_history(settings, index):
     model = one(index, "ink")
-    mark(index, model, {"notes": "first"})
-    mark(index, one(index, "ink"), {"notes": "second"})
-    mark(index, one(index, "ink"), {"notes": ""})
+    mark(index, model, lambda _: {"notes": "first"})
+    mark(index, one(index, "ink"), lambda _: {"notes": "second"})
+    mark(index, one(index, "ink"), lambda _: {"notes": ""})
     assert [(change.sidecar, change.was.get("notes")) for change in changes_of(model.path)] == [
         ("ink.hubtool.json", "first"),
         ("ink.json", "first"),

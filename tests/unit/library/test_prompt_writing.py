@@ -219,7 +219,7 @@ def test_an_outfit_brings_its_own_words_and_says_the_negative_ones(library):
     index, _, done = library
     model = index.at(done.path)
     changes = {"outfits": ("armor: silver armor, cape / casual",), "trigger_words": ("a", "b", "c"), "negative": "n"}
-    mark(index, model, changes)
+    mark(index, model, lambda _: changes)
     assert added(index, "x", "new-name", "a1111", Words(most=2)).prompt == "x, a, b <lora:new-name:1>"
     assert added(index, "x", "new-name", "a1111", Words(most=0)).prompt == "x <lora:new-name:1>"
     dressed = added(index, "x", "new-name", "a1111", Words(outfit="Armor"))

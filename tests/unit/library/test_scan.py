@@ -4,11 +4,17 @@ import json
 import os
 import shutil
 import sys
+import time
 
 import pytest
 from unit.library.small_lora import Shelf, small_lora, write_lora
 
 from hubtool.library.index import Index
+from hubtool.library.listing import Question, listing
+from hubtool.library.litter import STALE_S, is_litter, stale
+from hubtool.library.record import Folder
+from hubtool.library.scan import Report, same_names, scan_folder
+from hubtool.library.searching import search
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def test_a_renamed_file_keeps_its_hashes(shelf):
     assert moved.name == "oil"
     assert moved.digests.sha256
     with Index(shelf.index_path) as index:
-        assert [one.name for one in index.search("oil")] == ["oil"]
+        assert [one.name for one in search(index, "oil")] == ["oil"]
 
 
 def test_other_bytes_under_the_old_name_lose_hashes_and_origin(shelf):
@@ -150,3 +156,71 @@ def test_names_of_all_scripts_are_kept_as_they_are(shelf):
     for number, name in enumerate(names):
         write_lora(shelf.folder / name, number)
     assert {found.path.name for found in shelf.scan()} == names
+
+
+# ---------------------------------------------------------------- a glance
+
+
+def glanced(shelf, **question):
+    with Index(shelf.index_path) as index:
+        with index.writing():
+            folder = index.remember(Folder(shelf.folder, "a1111"))
+        for each in [folder] if not same_names(index, folder) else []:
+            scan_folder(index, each, Report())
+        return {row.name: row for row in listing(index, Question(**question))}
+
+
+def settle(folder):
+    """As if nothing had happened for an hour."""
+    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        os.utime(path, (1e9, 1e9))
+
+
+@pytest.fixture
+def settled_shelf(tmp_path):
+    shelf = Shelf(tmp_path)
+    write_lora(shelf.folder / "sub" / "ink.safetensors", 1)
+    settle(shelf.folder)
+    shelf.scan()
+    return shelf
+
+
+def test_a_glance_reads_no_folder_in_which_names_are_as_they_were(settled_shelf):
+    with Index(settled_shelf.index_path) as index:
+        assert same_names(index, Folder(settled_shelf.folder, "a1111"))
+    write_lora(settled_shelf.folder / "sub" / "new.safetensors", 2)
+    with Index(settled_shelf.index_path) as index:
+        assert not same_names(index, Folder(settled_shelf.folder, "a1111"))
+    assert set(glanced(settled_shelf)) == {"ink", "new"}
+
+
+def test_a_folder_that_has_just_changed_is_not_believed(tmp_path):
+    shelf = Shelf(tmp_path)
+    write_lora(shelf.folder / "ink.safetensors", 1)
+    shelf.scan()
+    with Index(shelf.index_path) as index:
+        assert not same_names(index, Folder(shelf.folder, "a1111"))
+
+
+def test_what_is_shown_is_looked_at_first(settled_shelf):
+    (settled_shelf.folder / "sub" / "ink.json").write_text('{"notes": "first"}')
+    settle(settled_shelf.folder)
+    settled_shelf.scan()
+    (settled_shelf.folder / "sub" / "ink.json").write_text('{"notes": "second one"}')
+    settle(settled_shelf.folder)
+    assert glanced(settled_shelf)["ink"].notes == "second one"
+
+
+def test_what_is_gone_is_not_shown(settled_shelf):
+    (settled_shelf.folder / "sub" / "ink.safetensors").unlink()
+    settle(settled_shelf.folder)
+    assert glanced(settled_shelf, words="ink") == {}
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(settled_shelf):
+    fresh = settled_shelf.folder / "sub" / ".hubtool-0123456789ab.tmp"
+    fresh.write_bytes(b"x")
+    settled_shelf.scan()
+    assert fresh.exists()
+    assert is_litter(fresh.name)
+    assert list(stale(fresh.parent, now=time.time() + 2 * STALE_S)) == [fresh]

@@ -7,8 +7,7 @@ from datetime import datetime
 import pytest
 
 from hubtool.library.record import Origin, Own
-from hubtool.library.scan import read_sidecars
-from hubtool.library.sidecar import Card, all_sidecars, fill
+from hubtool.library.sidecar import Card, all_sidecars, fill, read_sidecars
 
 SNAPSHOT = {
     "id": 20,

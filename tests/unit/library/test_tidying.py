@@ -12,9 +12,11 @@ from unit.library.small_lora import write_lora
 from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, OutputExists, StorageProblem, UsageProblem
 from hubtool.library.companions import companions
 from hubtool.library.index import Index
-from hubtool.library.journal import Move, carry_out, complete
+from hubtool.library.journal import Move, Plan, carry_out, complete
 from hubtool.library.scan import fresh_index
 from hubtool.library.tidying import TRASH, Tidier, check_template
+from hubtool.library.uninstalling import uninstall
+from hubtool.library.walking import stamp_of
 from hubtool.settings import Directories, Settings
 
 
@@ -140,12 +142,44 @@ def test_organized_files_lie_by_the_template_and_undo_takes_it_back(mover, setti
         check_template("all")
 
 
-def test_two_files_that_would_become_one_stop_everything(mover, settings, folder):
+def test_of_two_files_that_would_become_one_the_second_stays_and_says_so(mover, settings, folder):
     write_lora(folder / "other" / "ink.safetensors", 9)
-    before = files(folder)
-    with fresh_index(settings, print) as index, pytest.raises((OutputExists, StorageProblem)):
-        Tidier(index, settings).organize("{architecture}")
-    assert files(folder) == before
+    with fresh_index(settings, print) as index:
+        rows = Tidier(index, settings).organize("{architecture}")
+    assert sorted((row.name, row.status) for row in rows) == [
+        ("fog v1", "moved"),
+        ("ink", "moved"),
+        ("ink", "name taken"),
+    ]
+    assert {"sd1/ink.safetensors", "other/ink.safetensors"} <= files(folder)
+
+
+def test_undo_takes_along_what_was_said_since(mover, folder):
+    mover.organize("{architecture}")
+    (folder / "sd1" / "ink.hubtool.json").write_text("{}")
+    mover.undo()
+    assert {"ink.safetensors", "ink.hubtool.json", "ink.preview.png"} <= files(folder)
+    assert not (folder / "sd1").exists()
+
+
+def test_folders_that_moves_emptied_are_removed_and_those_with_anything_in_them_stay(mover, folder):
+    (folder / "deep" / "er").mkdir(parents=True)
+    write_lora(folder / "deep" / "er" / "oil.safetensors", 5)
+    (folder / "sub" / "notes.md").write_text("mine")
+    with fresh_index(mover.settings, print) as index:
+        Tidier(index, mover.settings).organize("{architecture}")
+    assert (folder / "sub" / "notes.md").exists()
+    assert not (folder / "deep").exists()
+
+
+def test_what_was_installed_can_be_uninstalled_after_it_was_renamed(mover, settings, folder):
+    files = [folder / "ink.safetensors", folder / "ink.json"]
+    with mover.index.writing():
+        mover.index.remember_placed(files[0], {path: stamp_of(path.stat()) for path in files})
+    mover.rename("ink", "brush")
+    with fresh_index(settings, print) as index:
+        done = uninstall(index, index.at(folder / "brush.safetensors"))
+    assert {path.name for path in done.removed} == {"brush.safetensors", "brush.json"}
 
 
 def test_trash_hides_and_restore_brings_back(mover, settings, folder):
@@ -192,7 +226,7 @@ journal.os.link = counted(os.link)
 journal.Path.unlink = counted(Path.unlink)
 root = Path(sys.argv[1])
 moves = [journal.Move(root / f"{n}.a", root / "new" / f"{n}.a") for n in range(4)]
-journal.carry_out(Path(sys.argv[2]), moves)
+journal.carry_out(Path(sys.argv[2]), journal.Plan(tuple(moves), (), (root,)))
 """
 
 
@@ -214,7 +248,7 @@ def test_a_failed_move_is_taken_back(tmp_path):
     first = tmp_path / "a"
     first.write_text("a")
     with pytest.raises(StorageProblem):
-        carry_out(tmp_path / "notes", [Move(first, tmp_path / "b"), Move(tmp_path / "gone", tmp_path / "c")])
+        carry_out(tmp_path / "notes", Plan((Move(first, tmp_path / "b"), Move(tmp_path / "gone", tmp_path / "c"))))
     assert first.read_text() == "a"
     assert not (tmp_path / "b").exists()
     assert list((tmp_path / "notes").iterdir()) == []
@@ -223,9 +257,8 @@ def test_a_failed_move_is_taken_back(tmp_path):
 def test_the_index_completes_before_it_looks(settings, folder):
     notes = settings.directories.data / "moves"
     notes.mkdir(parents=True)
-    (notes / "moves-x.json").write_text(
-        json.dumps([[str(folder / "ink.safetensors"), str(folder / "brush.safetensors")]])
-    )
+    move = Move(folder / "ink.safetensors", folder / "brush.safetensors")
+    (notes / "moves-x.json").write_text(Plan((move,), (move.target,), (folder,)).text())
     said = []
     with fresh_index(settings, said.append) as index:
         assert isinstance(index, Index)

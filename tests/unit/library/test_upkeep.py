@@ -48,6 +48,12 @@ def test_a_sound_library_has_no_findings(settings, folder):
     assert checked(settings, full=True) == []
 
 
+def _broken_off(folder):
+    (folder / ".hubtool-0123").mkdir()
+    (folder / ".hubtool-0123" / "x.part").write_bytes(b"1234")
+    os.utime(folder / ".hubtool-0123", (1e9, 1e9))
+
+
 @pytest.mark.parametrize(
     ("code", "make"),
     [
@@ -60,6 +66,17 @@ def test_a_sound_library_has_no_findings(settings, folder):
         ("unportable", lambda folder: write_lora(folder / "what?.safetensors")),
         ("unportable", lambda folder: write_lora(folder / "E\u0301mile.safetensors")),
         ("unportable", lambda folder: write_lora(folder / ("d" * 120) / ("e" * 150) / "x.safetensors")),
+        ("unportable", lambda folder: write_lora(folder / "con.safetensors")),
+        ("unportable", lambda folder: write_lora(folder / ("é" * 118 + ".safetensors"))),
+        ("case_twins", lambda folder: [write_lora(folder / f"{name}.safetensors", 1) for name in ("ink", "Ink")]),
+        ("dotted", lambda folder: write_lora(folder / "ink.pt.safetensors")),
+        ("wrong_base", lambda folder: write_lora(folder / "styles" / "SDXL 1.0" / "ink.safetensors")),
+        ("wrong_base", lambda folder: write_lora(folder / "flux" / "ink.safetensors")),
+        (
+            "bogus_hash",
+            lambda folder: write_lora(folder / "ink.safetensors", 1, {"sshs_model_hash": "0xE3B0C44298FC1C14"}),
+        ),
+        ("unfinished", _broken_off),
         ("dangling_link", lambda folder: (folder / "gone.safetensors").symlink_to(folder / "nowhere")),
         ("orphan", lambda folder: (folder / "gone.civitai.info").write_text("{}")),
         (
@@ -74,6 +91,29 @@ def test_a_sound_library_has_no_findings(settings, folder):
 def test_each_kind_of_trouble_is_found(settings, folder, code, make):
     make(folder)
     assert code in codes(settings)
+
+
+@pytest.mark.parametrize("name", ["SD 1.5", "sd15", "styles", "v1.0", "sd2"])
+def test_a_folder_that_names_the_right_base_or_none_is_fine(settings, folder, name):
+    write_lora(folder / name / "ink.safetensors")
+    assert codes(settings) == []
+
+
+def test_a_hub_that_says_another_base_than_the_tensors_is_doubted(settings, folder):
+    path = write_lora(folder / "ink.safetensors", 1)
+    path.with_suffix(".civitai.info").write_text(json.dumps({"id": 7, "modelId": 3, "baseModel": "Flux.1 D"}))
+    assert codes(settings) == ["wrong_base"]
+
+
+def test_dots_are_told_once_a_folder_where_they_matter(settings, folder):
+    other = folder.parent / "loras"
+    for name in ("ink v1.0", "fog v2.1"):
+        write_lora(other / f"{name}.safetensors", 1)
+        write_lora(folder / f"{name}.safetensors", 1)
+    with Index(settings.index_path) as index, index.writing():
+        index.remember(Folder(other, "comfyui"))
+    with fresh_index(settings, print) as index:
+        assert [(finding.code, finding.path) for finding in examine(index)] == [("dotted", other)]
 
 
 def test_an_alias_of_two_files_is_found_and_one_of_one_is_not(settings, folder):
