@@ -4,6 +4,7 @@ import pytest
 from unit.library.small_lora import write_lora
 
 from hubtool.errors import AmbiguousName, NotInstalled
+from hubtool.library.digest import hashed
 from hubtool.library.finding import Finder
 from hubtool.library.index import Index
 from hubtool.library.record import Folder
@@ -56,6 +57,18 @@ def test_a_name_of_two_files_is_asked_about_with_both_paths(library):
     with fresh_index(library, print) as index, pytest.raises(AmbiguousName) as caught:
         Finder(index, library).find("twin")
     assert len(caught.value.paths) == 2
+
+
+def test_copies_of_one_file_are_one_where_every_copy_is_reached_anyway(library):
+    with fresh_index(library, print) as index:
+        twins = [model for model in index.adapters() if model.name == "twin"]
+        with pytest.raises(AmbiguousName):  # nobody knows yet that they are copies
+            Finder(index, library).find("twin", copies_alike=True)
+        for twin in twins:
+            hashed(index, twin)
+        assert Finder(index, library).find("twin", copies_alike=True).name == "twin"
+        with pytest.raises(AmbiguousName):
+            Finder(index, library).find("twin")
 
 
 def test_a_path_is_never_ambiguous_and_a_link_to_the_folder_leads_there(library, tmp_path):
