@@ -6,7 +6,7 @@ A rule is asked again and again while the values are being found, and answers on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 class RankRule(Protocol):
     """Decides how many singular values to keep."""
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    of_sums: ClassVar[bool]  # whether it looks at the sum of the values, not at each
+
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """The rank, from squared singular values found so far (descending, float64); None if they do not decide it.
 
-        The values, and their sums, may be wrong by up to `doubt`.
+        The values (or the sums of the first so many, `of_sums`) may be wrong by up to `doubt`, one for all or one for each.
         """
         ...
 
@@ -33,9 +35,10 @@ class RankRule(Protocol):
 class FixedRank:
     """So many, or as many as there are."""
 
+    of_sums: ClassVar[bool] = False
     value: int
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """The number itself."""
         del squared_norm, doubt
         return self.value if len(energies) >= self.value else None
@@ -49,10 +52,11 @@ class FixedRank:
 class EnergyRank:
     """The fewest whose squares sum to at least `share` of ‖A‖², but not more than `limit`."""
 
+    of_sums: ClassVar[bool] = True
     share: float
     limit: int = 1 << 30
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """The first sum that reaches the share."""
         sums = torch.cumsum(energies, 0)
         wanted = self.share * squared_norm
@@ -70,10 +74,11 @@ class EnergyRank:
 class ThresholdRank:
     """All singular values greater than `value`, but not more than `limit`."""
 
+    of_sums: ClassVar[bool] = False
     value: float
     limit: int = 1 << 30
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """Certain once a value below the threshold was found and none is too near to it."""
         del squared_norm
         least, most = (int((energies > self.value**2 + error).sum()) for error in (doubt, -doubt))
@@ -90,10 +95,11 @@ class ThresholdRank:
 class RatioRank:
     """All singular values greater than `value` times the largest, but not more than `limit`."""
 
+    of_sums: ClassVar[bool] = False
     value: float
     limit: int = 1 << 30
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """Certain once a value below that was found and none is too near to it."""
         return ThresholdRank(self.value * float(energies[0]) ** 0.5, self.limit).rank(energies, squared_norm, doubt)
 
@@ -109,10 +115,11 @@ class QuantileRank:
     sd-scripts calls this sv_cumulative; LyCORIS's quantile keeps one fewer, the largest count whose sum stays below the share.
     """
 
+    of_sums: ClassVar[bool] = True
     share: float
     limit: int = 1 << 30
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """From all of them: what was not found yet counts here."""
         del squared_norm, doubt
         sums = torch.cumsum(energies.sqrt(), 0)

@@ -13,7 +13,7 @@ sd-scripts networks/resize_lora.py has `sv_ratio`, `sv_cumulative` and `sv_fro`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
@@ -32,10 +32,11 @@ _SLACK = 1e-9  # of a sum of float64 numbers that were float32 once
 class RatioRank:
     """All singular values greater than the largest divided by `ratio`."""
 
+    of_sums: ClassVar[bool] = False
     ratio: float
     limit: int = _NO_LIMIT
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """Certain once a value below the cut was found, or no energy is left."""
         if not len(energies):
             return None
@@ -60,12 +61,14 @@ class RatioRank:
 class CumulativeRank:
     """The fewest whose sum reaches a share of the sum of all: needs every singular value."""
 
+    of_sums: ClassVar[bool] = True
     share: float
     limit: int = _NO_LIMIT
 
-    def rank(self, energies: Tensor, squared_norm: float, doubt: float) -> int | None:
+    def rank(self, energies: Tensor, squared_norm: float, doubt: float | Tensor) -> int | None:
         """The first sum that reaches the share; undecided until all values are there."""
-        if doubt or squared_norm - float(energies.sum()) > 1e-6 * squared_norm:
+        is_sure = isinstance(doubt, (int, float)) and not doubt
+        if not is_sure or squared_norm - float(energies.sum()) > 1e-6 * squared_norm:
             return None
         sums = torch.cumsum(energies.clamp_min(0).sqrt(), 0)
         wanted = self.share * float(sums[-1]) * (1 - _SLACK)

@@ -156,7 +156,8 @@ def _decided(rule: RankRule, leading: Leading, matrix: Matrix, dtype: torch.dtyp
     bias = 2 * turned * float(torch.linalg.vector_norm(leading.energies))
     if bias > _BIAS * left_out:
         return None
-    return rule.rank(leading.energies, matrix.squared_norm, leading.doubt + 2 * bias + DOUBT * matrix.squared_norm)
+    rounded = 2 * bias if rule.of_sums else 8 * turned * leading.energies
+    return rule.rank(leading.energies, matrix.squared_norm, leading.doubt + rounded + DOUBT * matrix.squared_norm)
 
 
 def _refined(matrix: Matrix, left: Tensor) -> Truncation:

@@ -140,7 +140,8 @@ class Soak:
         name = self.chance.choice(
             ["install", "install", "organize", "undo", "trash", "restore", "rename", "sync", "mark"]
         )
-        if (name in {"trash", "rename"} and len(live) < 2) or (name == "restore" and not binned):
+        few = {"trash": 2, "rename": 2, "organize": 1, "mark": 1}  # without names, `organize` means the project's, too
+        if len(live) < few.get(name, 0) or (name == "restore" and not binned):
             name = "install"
         if name == "install":
             return name, self._installation(), self.root
