@@ -7,6 +7,7 @@ do with names is said in `resolve`.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LONG_PATH = 259  # characters: Windows' MAX_PATH without its terminator
 _WINDOWS = frozenset('<>:"|?*')
+_WILDCARD = re.compile(r"__[^_].*?__")  # `__name__`, also amid other words (sd-dynamic-prompts)
 
 
 def examine(index: Index) -> Iterator[LibraryFinding]:
@@ -104,8 +106,8 @@ def unspeakable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryF
             yield LibraryFinding(
                 "unspeakable", "error", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
             )
-        elif one.name.startswith("__") and "__" in one.name[2:]:
-            message = f"The name {one.name} reads like a wildcard, which prompt extensions replace."
+        elif _WILDCARD.search(one.name):
+            message = f"The name {one.name} holds what reads like a wildcard, which prompt extensions replace."
             yield LibraryFinding(
                 "wildcard", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
             )

@@ -63,6 +63,7 @@ def _broken_off(folder):
         ("unspeakable", lambda folder: write_lora(folder / "a=b.safetensors")),
         ("unspeakable", lambda folder: write_lora(folder / "a:b.safetensors")),
         ("wildcard", lambda folder: write_lora(folder / "__hair__.safetensors")),
+        ("wildcard", lambda folder: write_lora(folder / "my__hair__v2.safetensors")),
         ("unportable", lambda folder: write_lora(folder / "what?.safetensors")),
         ("unportable", lambda folder: write_lora(folder / "E\u0301mile.safetensors")),
         ("unportable", lambda folder: write_lora(folder / ("d" * 120) / ("e" * 150) / "x.safetensors")),
