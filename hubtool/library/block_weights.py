@@ -112,14 +112,20 @@ def _weights(text: str, problems: list[str]) -> dict[str, Weight]:
     return dict(zip(LAYOUTS[len(numbers)], numbers, strict=True))
 
 
-def _weight(text: str, problems: list[str]) -> Weight:
-    if text in _RANDOM or _INHERITED.fullmatch(text):
-        return text
+def finite(text: str) -> float | None:
+    """The number that a text is; None for none, and for infinity and NaN."""
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
-    if math.isfinite(number):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _weight(text: str, problems: list[str]) -> Weight:
+    if text in _RANDOM or _INHERITED.fullmatch(text):
+        return text
+    number = finite(text)
+    if number is not None:
         return number
     problems.append(f"{text or 'nothing'} is no weight")
     return 1.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hubtool.library.companions import MODELS
 from hubtool.library.doctor_claims import bogus_hashes, case_twins, dotted, reserved, unfinished, wrong_base
 from hubtool.library.naming import folded
-from hubtool.library.problem import LibraryFinding, quoted
+from hubtool.library.problem import LibraryFinding, quoted, renaming
 from hubtool.library.resolve import RESERVED
 from hubtool.library.sidecar import all_sidecars
 from hubtool.library.target import target_named
@@ -69,9 +69,7 @@ def equal_stems(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryF
     for group in groups.values():
         for one in group[1:]:
             message = f"{one.name} is also the name of {group[0].path}; {folder.target} loads one of them."
-            yield LibraryFinding(
-                "equal_names", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
-            )
+            yield LibraryFinding("equal_names", "warning", one.path, message, renaming(one.path))
 
 
 def equal_aliases(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
@@ -103,14 +101,10 @@ def unspeakable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryF
             bad.append("=")
         if bad:
             message = f"The name {one.name} has a {bad[0]}, which ends or splits a <lora:…> tag."
-            yield LibraryFinding(
-                "unspeakable", "error", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
-            )
+            yield LibraryFinding("unspeakable", "error", one.path, message, renaming(one.path))
         elif _WILDCARD.search(one.name):
             message = f"The name {one.name} holds what reads like a wildcard, which prompt extensions replace."
-            yield LibraryFinding(
-                "wildcard", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
-            )
+            yield LibraryFinding("wildcard", "warning", one.path, message, renaming(one.path))
 
 
 def unportable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
@@ -126,7 +120,7 @@ def unportable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFi
             message = f"{name} is spelt with combining characters; prompts typed on other systems do not match it."
         else:
             continue
-        yield LibraryFinding("unportable", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME")
+        yield LibraryFinding("unportable", "warning", one.path, message, renaming(one.path))
 
 
 def left_overs(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:

@@ -12,7 +12,7 @@ from hubtool.formats.hashing import is_empty_hash
 from hubtool.hubs.names import is_reserved
 from hubtool.library.companions import MODELS
 from hubtool.library.litter import HIDDEN
-from hubtool.library.problem import LibraryFinding, quoted
+from hubtool.library.problem import LibraryFinding, quoted, renaming
 from hubtool.library.tidying import TRASH
 from hubtool.operations.base_models import architectures_of
 
@@ -100,7 +100,7 @@ def dotted(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFindin
         message = (
             f"{one.path.name} has two extensions; prompts need {one.name}, and most programs look for another name."
         )
-        yield LibraryFinding("dotted", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME")
+        yield LibraryFinding("dotted", "warning", one.path, message, renaming(one.path))
     if names and folder.target in {"sdnext", "comfyui"}:
         message = (
             f"{len(names)} names have dots, {names[0]} for one; SD.Next's prompts spell them with _, and some nodes of ComfyUI "
@@ -120,9 +120,7 @@ def case_twins(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFi
     for group in groups.values():
         for one in group[1:]:
             message = f"Windows and macOS take {one.path.name} and {group[0].path.name} for one file."
-            yield LibraryFinding(
-                "case_twins", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME"
-            )
+            yield LibraryFinding("case_twins", "warning", one.path, message, renaming(one.path))
 
 
 def reserved(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
@@ -137,7 +135,7 @@ def reserved(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFind
             )
         else:
             continue
-        yield LibraryFinding("unportable", "warning", one.path, message, f"hubtool rename {quoted(one.path)} NEW-NAME")
+        yield LibraryFinding("unportable", "warning", one.path, message, renaming(one.path))
 
 
 def unfinished(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:

@@ -25,3 +25,8 @@ def quoted(path: Path) -> str:
     """A path as it is typed behind a command."""
     text = str(path)
     return text if re.fullmatch(r"[\w@%+=:,./\\-]+", text) else '"' + text.replace('"', '\\"') + '"'
+
+
+def renaming(path: Path) -> str:
+    """The command that gives a file another name."""
+    return f"hubtool rename {quoted(path)} NEW-NAME"

@@ -21,14 +21,13 @@ Only SwarmUI and ComfyUI's text nodes read tags in a negative prompt; the others
 from __future__ import annotations
 
 import bisect
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import UsageProblem
 from hubtool.library import block_weights
-from hubtool.library.block_weights import old_form, read_block_weights
+from hubtool.library.block_weights import finite, old_form, read_block_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -269,11 +268,8 @@ def _number(text: str, problems: list[str], *, stepwise: bool = False) -> float:
     """A strength; 1.0, and a problem, for what is none."""
     if stepwise and "@" in text:
         text = _at_first_step(text)
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
+    number = finite(text)
+    if number is not None:
         return number
     problems.append(f"{text} is no strength")
     return 1.0

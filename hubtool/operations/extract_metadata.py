@@ -73,10 +73,15 @@ def _trainer_keys(comparison: Comparison, layers: Sequence[Extracted], options: 
         algorithm = {"conv_dim": convolutions, "conv_alpha": convolutions} | algorithm
     if algorithm:
         found["ss_network_args"] = json.dumps(algorithm)
+    return found | _base_version(comparison)
+
+
+def _base_version(comparison: Comparison) -> dict[str, str]:
+    """`ss_base_model_version`, of which Stable Diffusion 2 has two; nothing where kohya's trainer has no name."""
     version = _VERSIONS.get(comparison.architecture.id)
     if version == "sd_v2" and prediction_of(comparison.tuned).startswith("v"):
         version = "sd_v2_v"
-    return found | {"ss_base_model_version": version} if version else found
+    return {"ss_base_model_version": version} if version else {}
 
 
 def _common_rank(ranks: Sequence[int]) -> str:
@@ -89,13 +94,12 @@ def _common_rank(ranks: Sequence[int]) -> str:
 def _model_spec(comparison: Comparison, dialect_id: str, name: str) -> dict[str, str]:
     base = next((file.metadata for file in comparison.base.files if file.metadata), {})
     stated, prediction = base.get("modelspec.architecture", ""), prediction_of(comparison.tuned)
-    version = {"ss_base_model_version": "sd_v2_v" if prediction.startswith("v") else ""}
     found = {
         "modelspec.sai_model_spec": VERSION,
         "modelspec.title": name,
         "modelspec.architecture": f"{stated}/lora"
         if stated and "/" not in stated
-        else architecture_value(comparison.architecture, version),
+        else architecture_value(comparison.architecture, _base_version(comparison)),
         "modelspec.implementation": implementation_value(comparison.architecture, dialect_id),
     }
     return found | {"modelspec.prediction_type": prediction} if prediction else found
