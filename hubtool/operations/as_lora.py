@@ -20,7 +20,7 @@ from hubtool.adapters.tensors import TORCH_DTYPES, from_torch
 from hubtool.errors import NonFinite, NotRepresentable
 from hubtool.formats.tensor import scalar_tensor
 from hubtool.naming.address import ModuleRef, Role
-from hubtool.operations.ranks import EnergyRank, FixedRank
+from hubtool.operations.ranks import EXACT, EnergyRank, FixedRank
 from hubtool.operations.svd import Matrix, truncate
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _count(layer: Layer, values: Tensor, rule: RankRule) -> int:
     total = float(energies.sum())
     if not math.isfinite(total):
         raise _not_finite(layer)
-    kept = rule.rank(energies, total, 0.0)
+    kept = rule.rank(energies, total, EXACT)
     return max(1, min(len(values) if kept is None else kept, len(values)))
 
 

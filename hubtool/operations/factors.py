@@ -24,6 +24,7 @@ from hubtool.adapters.layer import parametrizations
 from hubtool.adapters.parametrizations.lora import whole_down
 from hubtool.errors import BrokenAdapter, NonFinite, NotRepresentable
 from hubtool.naming.address import Role
+from hubtool.operations.ranks import EXACT, RankRule
 from hubtool.operations.svd import Matrix, truncate
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from hubtool.adapters.layer import Layer
     from hubtool.formats.tensor import Shape
-    from hubtool.operations.ranks import RankRule
 
 #: Khatri–Rao and Kronecker factors are made up to this share of the smaller side; beyond, the whole matrix is quicker.
 FACTOR_SHARE = 2
@@ -305,7 +305,7 @@ def _zero(rows: int, columns: int) -> LowRank:
 
 
 def _rank(rule: RankRule, energies: Tensor) -> int:
-    kept = rule.rank(energies, float(energies.sum()), 0.0)
+    kept = rule.rank(energies, float(energies.sum()), EXACT)
     return max(1, min(len(energies) if kept is None else kept, len(energies)))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from hubtool.operations.ranks import FixedRank
+from hubtool.operations.ranks import EXACT, Doubt, FixedRank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ GAINED = 1.5e-3  # stop when a step lowered the error by less than this share of
 EXPECTED = 1.2e-3  # or when all further steps together would, to judge by the last two (in truth about half of that)
 BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more than all eigenvectors
 MAX_BLOCKS = 16
+MISSING = 3.0  # times what a step gave a value is what further steps may give it: each gives at most 3/4 of the last
 MARGIN = 4  # vectors beyond the rank, for a rule to be decided again by more precise values
 _WELL_CONDITIONED = 0.5  # smallest diagonal element of a Cholesky factor with which one round is orthogonal to rounding
 
@@ -36,7 +37,7 @@ class Leading(NamedTuple):
     left: Tensor  # (rank, side), orthonormal rows
     image: Tensor  # left · A, (rank, columns), float32 but with the rounding of A's dtype
     energies: Tensor  # squared lengths of the image's rows, float64, on the CPU
-    doubt: float  # by which they, or their sums, may still be too small
+    missing: Tensor  # by how much each of them, or each sum of the first so many, may still be too small
 
 
 def search(wide: Tensor, norm: float, rule: RankRule, seed: int = 0) -> Leading | None:
@@ -52,7 +53,7 @@ def search(wide: Tensor, norm: float, rule: RankRule, seed: int = 0) -> Leading 
     width = block_width(rule.expected(side), side)
     basis = _Basis(wide, min(side, MAX_BLOCKS * width), seed)
     convergence = _Convergence(rule, norm)
-    block = orthonormal((wide @ gaussian(columns, width, wide, seed)).float().T)
+    block = orthonormal(_product(gaussian(width, columns, wide, seed), wide.T).float())
     while True:
         basis.add(block)
         rank = convergence.rank(basis.energies())
@@ -61,13 +62,13 @@ def search(wide: Tensor, norm: float, rule: RankRule, seed: int = 0) -> Leading 
         if basis.size + width > side // BASIS_SHARE and convergence.candidate is None:
             return None
         if basis.size + width > basis.capacity:
-            rank = rule.rank(basis.energies(), norm, math.inf)
+            rank = rule.rank(basis.energies(), norm, Doubt(math.inf))
             break
         block = basis.next_block()
     if rank is None:
         return None
     more = 0 if isinstance(rule, FixedRank) else MARGIN
-    return basis.leading(min(rank + more, basis.size), convergence.gain)
+    return basis.leading(min(rank + more, basis.size), convergence.missing)
 
 
 def block_width(rank: int, side: int) -> int:
@@ -89,17 +90,12 @@ class _Basis:
     def add(self, block: Tensor) -> None:
         """One more block, orthogonal to the others."""
         rounded = block.to(self._wide.dtype)
+        lengths = torch.linalg.vecdot(rounded.float(), block).unsqueeze(1)  # what rounding did to them is undone
         self._last = slice(self.size, self.size + len(block))
         self.size += len(block)
         self._vectors[self._last] = block
-        image = self._images[self._last]
-        if rounded is block:
-            torch.mm(block, self._wide, out=image)
-        else:  # what rounding did to the lengths is undone
-            torch.div(rounded @ self._wide, (rounded.float() * block).sum(1)[:, None], out=image)
-        border = self._images[: self.size] @ image.T
-        self._gram[: self.size, self._last] = border
-        self._gram[self._last, : self.size] = border.T
+        image = torch.div(_product(rounded, self._wide), lengths, out=self._images[self._last])
+        self._gram[self._last, : self.size] = image @ self._images[: self.size].T  # no reader looks above the diagonal
 
     def energies(self) -> Tensor:
         """The Ritz values, descending, float64, on the CPU."""
@@ -107,11 +103,13 @@ class _Basis:
         values: Tensor = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
         return values
 
-    def leading(self, rank: int, doubt: float) -> Leading:
+    def leading(self, rank: int, missing: Tensor) -> Leading:
         """The Ritz vectors of the largest values."""
-        values, turn = eigen(self._gram[: self.size, : self.size])
-        turn = turn[:, :rank].T
-        return Leading(turn @ self._vectors[: self.size], turn @ self._images[: self.size], values[:rank], doubt)
+        turn = eigen(self._gram[: self.size, : self.size])[1][:, :rank].T
+        image = turn @ self._images[: self.size]
+        # not the Ritz values, where small ones drown in the rounding of the largest
+        energies = torch.linalg.vector_norm(image, dim=1).to("cpu", torch.float64).square()
+        return Leading(turn @ self._vectors[: self.size], image, energies, missing[:rank])
 
     def next_block(self) -> Tensor:
         """A·Aᵀ times the last block, orthogonal to the basis.
@@ -121,8 +119,9 @@ class _Basis:
         """
         _, turn = eigen(self._gram[self._last, self._last])
         turned = turn.T @ self._images[self._last]
-        block = orthonormal(self._outside((self._wide @ turned.to(self._wide.dtype).T).float().T))
-        block = self._outside(block)  # what cancellation left of the basis
+        block = orthonormal(self._outside(_product(turned.to(self._wide.dtype), self._wide.T).float()))
+        # what cancellation left of the basis, which would grow from step to step
+        block = self._outside(block)
         norms = torch.linalg.vector_norm(block, dim=1)
         if float(norms.min()) > 0.5:
             return block
@@ -142,23 +141,25 @@ class _Convergence:
 
     def __init__(self, rule: RankRule, norm: float) -> None:
         self._rule, self._norm = rule, norm
-        self.gain = norm  # of the last step
         self._steps: list[Tensor] = []
         self.candidate: int | None = None  # the rank as the values stand now
+        self.missing = torch.empty(0, dtype=torch.float64)  # as `Leading` has it
 
     def rank(self, energies: Tensor) -> int | None:
         """The rank, once it is certain and further steps would hardly lower the error."""
         self._steps = [*self._steps[-2:], energies]
-        rank = self.candidate = self._rule.rank(energies, self._norm, 0.0)
+        self.missing = torch.full_like(energies, math.inf)
+        rank = self.candidate = self._rule.rank(energies, self._norm, EXACT)
         if rank is None or len(self._steps) < 2 or len(self._steps[-2]) < rank:
             return None
-        gains = (energies[:rank] - self._steps[-2][:rank]).clamp_min(0)
-        gain = self.gain = float(gains.sum())
+        known = len(self._steps[-2])
+        gains = (energies[:known] - self._steps[-2]).clamp_min(0)
+        self.missing[:known] = MISSING * (gains.cumsum(0) if self._rule.of_sums else gains)
         left = max(self._norm - float(energies[:rank].sum()), 1e-7 * self._norm)
         # ½: the error is a root
-        if 0.5 * gain > GAINED * left and 0.5 * self._expected(gains) > EXPECTED * left:
+        if 0.5 * float(gains[:rank].sum()) > GAINED * left and 0.5 * self._expected(gains[:rank]) > EXPECTED * left:
             return None
-        return self._rule.rank(energies, self._norm, gain)
+        return self._rule.rank(energies, self._norm, Doubt(self.missing))
 
     def _expected(self, gains: Tensor) -> float:
         """What all further steps will gain, if each value goes on as in the last two steps.
@@ -174,6 +175,11 @@ class _Convergence:
 
 
 # ---------------------------------------------------------------- small pieces
+
+
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows · matrix. A matrix whose own rows lie across comes first: as the second factor it would be packed anew each time."""
+    return rows @ matrix if matrix.is_contiguous() else (matrix.T @ rows.T).T
 
 
 def orthonormal(rows: Tensor) -> Tensor:

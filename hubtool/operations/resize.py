@@ -41,7 +41,7 @@ from hubtool.operations.extract_report import peak_memory_bytes
 from hubtool.operations.factors import FACTOR_ROLES, LowRank, factored_rank, factors_of, truncated
 from hubtool.operations.per_module import for_each
 from hubtool.operations.placement import shape_of
-from hubtool.operations.spectrum_ranks import Method, rule_for
+from hubtool.operations.ranks import Method, RankRule, named_rule
 from hubtool.operations.validate import refuse_broken
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from hubtool.adapters.adapter import Adapter
     from hubtool.adapters.layer import Layer
     from hubtool.formats.tensor import LazyTensor, Shape
-    from hubtool.operations.ranks import RankRule
 
 _FACTORED = frozenset({"lora", "loha", "lokr"})
 
@@ -146,7 +145,7 @@ def resize(path: Path, output: Path, options: ResizeOptions) -> Resizing:
     """
     started = time.perf_counter()
     method, value = options.method
-    rule_for(method, value, options.rank)  # complains before anything is read
+    named_rule(method, value, options.rank)  # complains before anything is read
     check_output(output, [path], options.dialect, force=options.force)
     file = read_safetensors(path)
     source = decode(file, architecture_id=options.architecture)
@@ -210,7 +209,7 @@ def _rule(item: _Item, options: ResizeOptions) -> RankRule:
     method, value = options.method
     kernel = prod(item.shape[2:]) > 1
     limit = options.conv_rank if kernel and options.conv_rank is not None else options.rank
-    return rule_for(method, limit if method == "rank" and limit is not None else value, limit)
+    return named_rule(method, limit if method == "rank" and limit is not None else value, limit)
 
 
 def _resized(item: _Item, rule: RankRule, stored: tuple[str, Alpha]) -> Made:

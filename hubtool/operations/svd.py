@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hubtool.operations.krylov import Leading, eigen, orthonormal, search
-from hubtool.operations.ranks import FixedRank, QuantileRank
+from hubtool.operations.ranks import EXACT, Doubt, FixedRank, QuantileRank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ RANK_SHARE = 6  # from rank > side / RANK_SHARE on, all eigenvectors cost less t
 REMAINDER = 1e-2  # share of the searched ‖·‖² left out below which the remainder is searched by itself
 ROUNDING = 1e-12  # share of ‖A‖² left out that is float32's own rounding
 DIRECT = 1e-3  # share of ‖A‖² below which ‖A‖² − Σσ² loses digits and the error is measured on A − BA
-DOUBT = 1e-6  # share of ‖A‖² by which singular values in float32 may be wrong
+DOUBT = 1e-6  # what rounding in float32 may do: to a sum as a share of ‖A‖², to a squared value σᵢ² as a share of σ₁·σᵢ
 _BIAS = 1e-3  # share of ‖A − BA‖² by which it may be misjudged, for the search's own factors to be taken
 _BFLOAT16 = 2.0**-9 / 3**0.5  # root mean square of a relative rounding error
 _SMALL_SIDE = 64
@@ -106,7 +106,7 @@ def truncate(matrix: Matrix, rule: RankRule, *, exact: bool = False) -> Truncati
     """The best approximation of the rank that `rule` decides; the norm must be finite and not zero."""
     if isinstance(rule, QuantileRank):  # needs every value, but not every vector
         energies = torch.linalg.eigvalsh(gram(matrix)).flip(0).clamp_min(0)
-        rule = FixedRank(rule.rank(energies, matrix.squared_norm, 0.0) or 1)
+        rule = FixedRank(rule.rank(energies, matrix.squared_norm, EXACT) or 1)
     if not exact and not gram_is_cheaper(matrix.side, rule.expected(matrix.side)):
         found = _randomized(matrix, rule)
         if found is not None:
@@ -122,11 +122,15 @@ def _randomized(matrix: Matrix, rule: RankRule) -> Truncation | None:
         leading = search(_wide(values), matrix.squared_norm, rule, matrix.seed)
         if leading is None:
             continue
-        decided = _decided(rule, leading, matrix, dtype)
+        # a vector whose elements are rounded at random turns by about so much
+        turned = 0.0 if dtype is torch.float32 else _BFLOAT16 / matrix.side**0.5
+        decided = _decided(rule, leading, matrix, turned)
         if decided:
             return _factors(matrix, leading.left[:decided], leading.image[:decided])
         found = _refined(matrix, leading.left)
-        rank = rule.rank(found.energies, matrix.squared_norm, leading.doubt + DOUBT * matrix.squared_norm)
+        missing = leading.missing + _tilt(rule, found.energies, turned)
+        doubt = Doubt(missing, _rounding(rule, found.energies, matrix.squared_norm))
+        rank = rule.rank(found.energies, matrix.squared_norm, doubt)
         if rank is not None:
             return _cut(found, rank)
     return None
@@ -144,20 +148,27 @@ def _cut(found: Truncation, rank: int) -> Truncation:
     )
 
 
-def _decided(rule: RankRule, leading: Leading, matrix: Matrix, dtype: torch.dtype) -> int | None:
-    """The rank, if the search's own values decide it and its own factors are good enough.
-
-    A vector that is rounded at random turns by about rounding / √side, which bounds what the dtype does to values and sums.
-    """
+def _decided(rule: RankRule, leading: Leading, matrix: Matrix, turned: float) -> int | None:
+    """The rank, if the search's own values decide it and its own factors are good enough."""
     left_out = matrix.squared_norm - float(leading.energies.sum())
     if left_out < REMAINDER * matrix.squared_norm:
         return None
-    turned = 0.0 if dtype is torch.float32 else _BFLOAT16 / matrix.side**0.5
-    bias = 2 * turned * float(torch.linalg.vector_norm(leading.energies))
-    if bias > _BIAS * left_out:
+    if 2 * turned * float(torch.linalg.vector_norm(leading.energies)) > _BIAS * left_out:
         return None
-    rounded = 2 * bias if rule.of_sums else 8 * turned * leading.energies
-    return rule.rank(leading.energies, matrix.squared_norm, leading.doubt + rounded + DOUBT * matrix.squared_norm)
+    rounding = _tilt(rule, leading.energies, turned) + _rounding(rule, leading.energies, matrix.squared_norm)
+    if turned:
+        rounding = rounding + DOUBT * matrix.squared_norm  # what rounding of the image adds to its length
+    return rule.rank(leading.energies, matrix.squared_norm, Doubt(leading.missing, rounding))
+
+
+def _tilt(rule: RankRule, energies: Tensor, turned: float) -> Tensor:
+    """What vectors that are turned so much may do to squared singular values, or to sums: four standard deviations."""
+    return 8 * turned * (torch.linalg.vector_norm(energies) if rule.of_sums else energies)
+
+
+def _rounding(rule: RankRule, energies: Tensor, squared_norm: float) -> Tensor | float:
+    """What float32 may have done to squared singular values, or to sums of them."""
+    return DOUBT * (squared_norm if rule.of_sums else (energies[:1] * energies).sqrt())
 
 
 def _refined(matrix: Matrix, left: Tensor) -> Truncation:
@@ -189,7 +200,7 @@ def _remainder(matrix: Matrix, left: Tensor) -> Tensor:
 
 def _exact(matrix: Matrix, rule: RankRule) -> Truncation:
     energies, vectors = eigen(gram(matrix))
-    rank = rule.rank(energies, min(matrix.squared_norm, float(energies.sum())), 0.0)
+    rank = rule.rank(energies, min(matrix.squared_norm, float(energies.sum())), EXACT)
     return _projected(matrix, vectors[:, :rank].T, "exact")
 
 
