@@ -154,4 +154,6 @@ def _report(run: Run, arguments: list[str], error: BaseException) -> int:
 
 def printable_lines(text: str) -> str:
     """Text that may quote a file or a hub, safe for the terminal (newlines stay)."""
+    if text.isprintable():  # nearly always, and a long list has many
+        return text
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

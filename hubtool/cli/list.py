@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hubtool.library.listing import Listed
+
+_PAGE = 100  # rows that a terminal gets where nothing is said
 
 
 @click.command(cls=HubtoolCommand)
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--no-triggers", is_flag=True, help="Those without trigger words.")
 @click.option("--unused", is_flag=True, help="Those that no picture was made with (`hubtool usage DIR` counts).")
 @click.option("--sort", "order", type=click.Choice(["path", "newest", "largest", "rating", "used"]), help="Order.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show the first N only.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show the first N only; a terminal gets 100.")
 def command(query: tuple[str, ...], order: str | None, limit: int | None, **wanted: object) -> None:
     """Show what is installed, or what matches the words of QUERY.
 
@@ -47,9 +50,12 @@ def command(query: tuple[str, ...], order: str | None, limit: int | None, **want
 
     run = current_run()
     chosen = Filter(**wanted, below=run.library)  # type: ignore[arg-type]  # options of the same names
+    page = None if limit or run.json or not sys.stdout.isatty() else _PAGE
     with fresh_index(run.settings(), say, glance=True) as index:
-        rows = listing(index, Question(" ".join(query), chosen, order or "", limit))
-    answer({"results": rows}, lambda: _text(rows))
+        rows = listing(index, Question(" ".join(query), chosen, order or "", page + 1 if page else limit))
+    answer({"results": rows}, lambda: _text(rows[:page]))
+    if page and len(rows) > page:
+        say(f"The first {page}. Words or options show fewer, `--limit 1000` more.")
 
 
 def _text(rows: Sequence[Listed]) -> str:

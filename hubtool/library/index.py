@@ -117,12 +117,12 @@ class Index:
 
     def known(self, folder: Path, paths: Sequence[str] = ()) -> Mapping[str, Known]:
         """What is remembered of a folder's files, or of some of them, by path."""
-        chosen = f"AND file.path IN ({', '.join('?' for _ in paths)}) " if paths else ""
+        chosen = "AND file.path IN (SELECT value FROM json_each(?)) " if paths else ""
         rows = self._run(
             "SELECT file.path, size_bytes, mtime_ns, inode, sidecars, missing, architecture IS NULL AND reader <> ? "  # noqa: S608  # marks only
             "FROM file JOIN folder ON folder.id = folder_id JOIN fact ON fact.id = file.id "
             f"WHERE folder.path = ? {chosen}",
-            (reader(), str(folder), *paths),
+            (reader(), str(folder), *([json.dumps(paths)] if paths else ())),
         )
         return {
             path: Known(Stamp(size, changed, inode), sidecars, bool(missing), bool(outdated))

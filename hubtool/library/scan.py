@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]  # files read, files to read
 
-FEW = 1000  # so many files are asked for one by one
 BATCH = 200  # files a transaction, so that an interrupted first scan has not worked in vain
 
 
@@ -185,7 +184,7 @@ def recheck(index: Index, models: Iterable[Installed]) -> bool:
     changed = False
     for folder in index.folders():
         if paths := by_folder.get(folder.path):
-            known = index.known(folder.path, paths if len(paths) < FEW else ())
+            known = index.known(folder.path, paths)
             seen = {file.path: file for file in look_again(paths)}
             news = [file for file in seen.values() if _differs(file, known.get(file.path))]
             gone = [path for path in paths if path not in seen]

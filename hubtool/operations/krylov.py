@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from hubtool.operations.ranks import RankRule
 
-GAINED = 1.5e-3  # stop when a step lowered the error by less than this share of it
-EXPECTED = 1.2e-3  # or when all further steps together would, to judge by the last two (in truth about half of that)
+GAINED = 1.2e-3  # stop when a step lowered the error by less than this share of it
+EXPECTED = 1.0e-3  # or when all further steps together would, to judge by the last two (in truth about half of that)
 BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more than all eigenvectors
 MAX_BLOCKS = 16
 MISSING = 3.0  # times what a step gave a value is what further steps may give it: each gives at most 3/4 of the last

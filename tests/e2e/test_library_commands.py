@@ -73,6 +73,38 @@ def test_list_as_text_is_a_table_on_stdout(run, folder):
     assert result.stderr == ""
 
 
+def test_a_pipe_sees_every_row_and_whole_values(run, folder):
+    words = ", ".join(f"a long trigger word {number}" for number in range(20))
+    write_lora(folder / "wordy.safetensors", metadata={"modelspec.trigger_phrase": words})
+    for number in range(101):
+        write_lora(folder / f"画-{number:03}.safetensors")
+    lines = run("list").stdout.splitlines()
+    assert len(lines) == 103
+    assert lines[1].endswith(words)
+    assert {line.index("sd1") for line in lines[2:]} == {lines[2].index("sd1")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_terminal_gets_a_page_and_how_to_see_more(run, folder, environment, tmp_path):
+    import pty
+
+    for number in range(101):
+        write_lora(folder / f"style-{number:03}.safetensors")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*HUBTOOL, "list"], stdout=theirs, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+    os.close(theirs)
+    shown = b""
+    while b"style-099" not in shown:
+        shown += os.read(ours, 1 << 16)
+    said = process.communicate(timeout=60)[1]
+    os.close(ours)
+    assert b"style-000" in shown
+    assert b"style-100" not in shown
+    assert said.startswith("The first 100.")
+
+
 def test_list_with_a_library_shows_only_that(run, tmp_path, folder):
     write_lora(folder / "here.safetensors", 1)
     write_lora(tmp_path / "b" / "models" / "Lora" / "there.safetensors", 2)
