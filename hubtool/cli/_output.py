@@ -28,7 +28,7 @@ _JSON_TYPES = frozenset({str, int, float, bool, type(None)})
 
 def plain(value: object) -> object:
     """Anything our operations return, as JSON knows it; a trailing `_` (from_) is dropped from field names."""
-    kind = type(value)
+    kind: type = type(value)
     if kind in _JSON_TYPES:
         return value
     if fields := _fields(kind):
