@@ -287,6 +287,10 @@ class Index:
         """The files with this SHA-256, or made from one by conversion; by path."""
         return self._read("AND (sha256 = ?1 OR source_sha256 = ?1) ORDER BY file.path", (sha256,))
 
+    def with_inode(self, inode: int) -> list[Installed]:
+        """The files that have this number on their disk: one file, and the links to it; by path."""
+        return self._read("AND inode = ? ORDER BY file.path", (inode,))
+
     def with_short_hash(self, start: str) -> list[Installed]:
         """The files that have a hash of any kind which begins so (8 digits or more, any case, `0x` allowed); by path.
 

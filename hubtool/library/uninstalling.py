@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hubtool.errors import LibraryProblem
 from hubtool.formats.atomic import reraise, sync_folder
 from hubtool.library.history import SUFFIX as HISTORY
+from hubtool.library.marking import copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,15 +38,18 @@ def uninstall(
     """Delete what the installation of a model put there and nobody changed since; `leaving` are models that go with it.
 
     Raises:
-        LibraryProblem: the model was not put there by an installation, or links to it would be left.
+        LibraryProblem: the model was not put there by an installation, or changed since, or links to it would be left.
         StorageProblem: the disk refuses.
     """
     placed = index.placed(model.path)
     if model.path not in placed:
         message = f"{model.name} was not put there by `hubtool install`."
         raise LibraryProblem(model.name, message, hint=f"`hubtool trash {model.name}` puts it away.")
+    if _stamp(model.path) != placed[model.path]:
+        message = f"{model.name} is another file than `hubtool install` put there: {model.path}"
+        raise LibraryProblem(model.name, message, hint=f"`hubtool trash {model.name}` puts it away.")
     _refuse_dangling(index, model, leaving)
-    same = [path for path, stamp in placed.items() if _stamp(path) == stamp or path == model.path]
+    same = [path for path, stamp in placed.items() if _stamp(path) == stamp]
     kept = tuple(path for path in placed if path not in same and path.exists())
     # the model last: while it is there, an interrupted command can be run again
     noted = [] if kept else [model.path.with_name(model.path.stem + HISTORY)]  # what is kept has its history
@@ -70,9 +74,8 @@ def uninstall_everywhere(index: Index, model: Installed, *, dry_run: bool = Fals
     Raises:
         LibraryProblem: no installation put it anywhere. StorageProblem: the disk refuses.
     """
-    digest = model.digests.sha256
-    copies = [twin for twin in index.adapters() if twin.name == model.name and twin.digests.sha256 == digest]
-    ours = [twin for twin in copies if twin.path in index.placed(twin.path)]
+    copies = [twin for twin in copies_of(index, model) if twin.name == model.name]
+    ours = [twin for twin in (model, *copies) if twin.path in index.placed(twin.path)]
     ours.sort(key=lambda twin: not twin.path.is_symlink())  # links before what they lead to
     done = [uninstall(index, twin, dry_run=dry_run, leaving=ours) for twin in ours or [model]]
     removed = tuple(path for one in done for path in one.removed)
@@ -81,8 +84,8 @@ def uninstall_everywhere(index: Index, model: Installed, *, dry_run: bool = Fals
 
 def _refuse_dangling(index: Index, model: Installed, leaving: Sequence[Installed]) -> None:
     going = {model.path, *(one.path for one in leaving)}
-    links = [one.path for one in index.adapters() if one.path not in going and one.path.is_symlink()]
-    left = [path for path in links if path.resolve() == model.path]
+    links = [one.path for one in index.with_inode(model.stamp.inode) if one.path not in going]
+    left = [path for path in links if path.is_symlink() and path.resolve() == model.path]
     if left:
         message = f"{left[0]} is a link to {model.path}, and would lead nowhere."
         raise LibraryProblem(model.name, message, hint="Uninstall that one, too, or first.")

@@ -8,6 +8,7 @@ from hubtool.library.acquire import Order
 from hubtool.library.history import keep
 from hubtool.library.index import Index
 from hubtool.library.install import Wish
+from hubtool.library.scan import recheck
 from hubtool.library.spreading import install_everywhere
 from hubtool.library.target import choose_place
 from hubtool.library.uninstalling import uninstall, uninstall_everywhere
@@ -53,6 +54,15 @@ def test_a_file_that_was_put_there_by_hand_is_refused(shelf):
     assert path.exists()
 
 
+def test_a_model_that_another_file_took_the_place_of_stays(shelf, tmp_path):
+    done = shelf.install(write_lora(tmp_path / "from" / "ink.safetensors"))
+    write_lora(done.path, 2)
+    shelf.scan()
+    with pytest.raises(LibraryProblem, match="another file"):
+        removed(shelf, done.path)
+    assert shelf.files() == {"ink.safetensors", "ink.json"}
+
+
 def test_it_can_be_installed_again(shelf, tmp_path):
     source = write_lora(tmp_path / "from" / "ink.safetensors")
     removed(shelf, shelf.install(source).path)
@@ -78,6 +88,18 @@ def test_without_a_target_it_goes_from_every_folder(three):
     found = uninstall_everywhere(index, index.at(paths[0]))
     assert set(found.removed) >= set(paths)
     assert not any(path.exists() or path.is_symlink() for path in paths)
+
+
+def test_files_of_one_name_that_became_two_are_not_copies(three):
+    index, paths = three
+    paths[1].unlink()  # a hard link to the first
+    paths[2].unlink()
+    with index.writing():
+        index.mark_missing([str(paths[2])])
+    write_lora(paths[1], 2)
+    recheck(index, [index.at(paths[1])])
+    assert set(uninstall_everywhere(index, index.at(paths[0])).removed) & set(paths) == {paths[0]}
+    assert [path.exists() for path in paths] == [False, True, False]
 
 
 def test_no_link_is_left_that_leads_nowhere(three):
