@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import (
+    BadAnswer,
     EarlyAccess,
     Forbidden,
     HubProblem,
@@ -16,6 +17,7 @@ from hubtool.errors import (
     NotFound,
     Offline,
     UnsafeAddress,
+    WrongFile,
 )
 from hubtool.hubs.archives import is_wrapped, unpack
 from hubtool.hubs.transfer import download
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from hubtool.hubs.hub import Downloaded, Hub, Resolved
     from hubtool.hubs.transfer import Transfer
 
-#: Refusals after which another address may still do. A file that came and was wrong is not looked for elsewhere.
-_GONE = (NotFound, NetworkFailure, NeedsToken, Forbidden, UnsafeAddress)
+#: Refusals after which another address may still do, a web page in the file's place among them. A file that came whole and has
+#: another hash is not looked for elsewhere.
+_GONE = (NotFound, NetworkFailure, NeedsToken, Forbidden, UnsafeAddress, BadAnswer, WrongFile)
 
 
 def deliver(hub: Hub, wanted: Resolved, transfer: Transfer) -> list[Downloaded]:

@@ -81,6 +81,18 @@ def test_a_deleted_model_comes_from_the_first_mirror_that_is_left(site: SmallSit
     assert "/gone" not in site.paths()
 
 
+def test_a_web_page_at_the_first_address_does_not_end_the_search(site: SmallSite, tmp_path: Path) -> None:
+    site.pages[f"/api/sha256/{DIGEST}"] = page(archived(site, ("/sold", None), ("/alive", None)))
+    site.pages["/sold"] = Page(
+        b"<!doctype html><title>This domain is for sale</title>", headers={"content-type": "text/html"}
+    )
+    site.pages["/alive"] = Page(lora(), ranged=True)
+    hub = open_hub(settings(site, tmp_path), "civarchive")
+    (done,) = deliver(hub, hub.resolve(f"sha256:{DIGEST}"), Transfer(tmp_path / "out"))
+    assert done.verified
+    assert site.paths()[-2:] == ["/sold", "/alive"]
+
+
 def test_mirrors_that_only_a_browser_gets_come_last_and_pages_of_files_are_the_files(
     site: SmallSite, tmp_path: Path
 ) -> None:
