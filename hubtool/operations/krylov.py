@@ -28,6 +28,7 @@ BASIS_SHARE = 4  # a basis of more than side / BASIS_SHARE vectors costs more th
 MAX_BLOCKS = 16
 MISSING = 3.0  # times what a step gave a value is what further steps may give it: each gives at most 3/4 of the last
 MARGIN = 4  # vectors beyond the rank, for a rule to be decided again by more precise values
+_STILL_UNIT = 0.9999  # length of orthonormal rows from which on what was taken from them leaves them so
 _WELL_CONDITIONED = 0.5  # smallest diagonal element of a Cholesky factor with which one round is orthogonal to rounding
 
 
@@ -122,13 +123,13 @@ class _Basis:
         block = orthonormal(self._outside(_product(turned.to(self._wide.dtype), self._wide.T).float()))
         # what cancellation left of the basis, which would grow from step to step
         block = self._outside(block)
-        norms = torch.linalg.vector_norm(block, dim=1)
-        if float(norms.min()) > 0.5:
-            return block
+        norms = torch.linalg.vector_norm(block, dim=1, keepdim=True)
+        if float(norms.min()) > _STILL_UNIT:
+            return block / norms
         # the others were rounding within the basis: A holds no more directions, and any new ones will do
         count = self.size + len(block)
         new = gaussian(count, block.shape[1], block, self._seed)[self.size :]
-        block = orthonormal(self._outside(torch.where(norms[:, None] > 0.5, block, new)))
+        block = orthonormal(self._outside(torch.where(norms > 0.5, block, new)))
         return orthonormal(self._outside(block))
 
     def _outside(self, block: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,7 +15,18 @@ from hubtool.operations import svd
 from hubtool.operations.ranks import EnergyRank, FixedRank, QuantileRank, RatioRank, ThresholdRank
 from hubtool.operations.svd import Matrix, truncate
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SHAPES = [(192, 192), (448, 192), (192, 864)]
+
+
+@pytest.fixture(autouse=True, scope="module", params=["bfloat16", "float32"])
+def _searched_in(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every machine tests both: which one it would choose depends on its processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svd, "quick_dtype", lambda _="cpu": getattr(torch, request.param))
+        yield
 
 
 def planted(shape: tuple[int, int], values: list[float], noise: float = 0.0, seed: int = 0) -> torch.Tensor:
