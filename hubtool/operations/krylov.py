@@ -123,7 +123,7 @@ class _Basis:
         block = orthonormal(self._outside(_product(turned.to(self._wide.dtype), self._wide.T).float()))
         # what cancellation left of the basis, which would grow from step to step
         block = self._outside(block)
-        norms = torch.linalg.vector_norm(block, dim=1, keepdim=True)
+        norms: Tensor = torch.linalg.vector_norm(block, dim=1, keepdim=True)
         if float(norms.min()) > _STILL_UNIT:
             return block / norms
         # the others were rounding within the basis: A holds no more directions, and any new ones will do
