@@ -8,8 +8,6 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from filelock import FileLock
-
 from hubtool.errors import LibraryProblem, StorageProblem
 from hubtool.library.migrations import migrate
 
@@ -46,6 +44,8 @@ def open_database(path: Path) -> Opened:
     except sqlite3.DatabaseError as error:
         if not _is_damage(error):
             explain(error, path)
+    from filelock import FileLock  # noqa: PLC0415  # asyncio comes with it: 20 ms that only damage is worth
+
     with FileLock(path.with_name(f"{path.name}.lock")):  # of several processes that find the damage, one moves it aside
         try:
             return _connect(path)
