@@ -218,8 +218,11 @@ def _refuse(path: Path, sources: _Sources) -> None:
         raise CheckpointProblem(
             path,
             f"{path.name} is a LoRA, not a checkpoint.",
-            hint="`hubtool extract` compares two full models.",
+            hint="Name a whole model's weights there; `hubtool bake` takes them first, the LoRAs after.",
         )
+    if sources.tensors and all(key.startswith(_EMA) for key in sources.tensors):
+        message = f"{path.name} holds nothing but averaged (EMA) weights, under names that no program loads."
+        raise CheckpointProblem(path, message, hint="Use the checkpoint that they belong to.")
     raise CheckpointProblem(
         path,
         f"The weights of {path.name} fit no architecture that is known.",

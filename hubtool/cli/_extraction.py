@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from hubtool.cli._context import current_run
 from hubtool.cli._output import plain
-from hubtool.errors import OutputExists
+from hubtool.errors import OutputExists, UsageProblem
 from hubtool.formats.atomic import write_text
 from hubtool.operations.extract_options import ExtractOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hubtool.operations.extract_report import Extraction
 
@@ -61,19 +61,27 @@ class SideFiles:
             draw(extraction, self.plot, force=self.force)
 
 
-def side_files(options: dict[str, object]) -> SideFiles:
+def side_files(options: dict[str, object], others: Sequence[Path]) -> SideFiles:
     """Takes `--report` and `--plot` out of the options, and says before the work what would fail after it.
+
+    `others` are the inputs and the LoRA.
 
     Raises:
         OutputExists: one of them exists, and is not to be replaced.
-        UsageProblem: a plot that is neither PNG nor SVG.
+        UsageProblem: a plot that is neither PNG nor SVG, or a file that is another one, too.
         MissingExtra: matplotlib is not installed.
     """
     report, plot = (Path(str(path)) if (path := options.pop(name)) else None for name in ("report", "plot"))
     force = bool(options["force"])
+    taken = [*others]
     for path in (report, plot):
-        if path is not None and not force and os.path.lexists(path):
+        if path is None:
+            continue
+        if not force and os.path.lexists(path):
             raise OutputExists(path)
+        if any(_is_same(path, other) for other in taken):
+            raise UsageProblem(f"{path} is an input or another output.", hint="Choose another name.")
+        taken.append(path)
     if plot is not None:
         from hubtool.cli._extraction_plot import check_plot
 
@@ -81,10 +89,18 @@ def side_files(options: dict[str, object]) -> SideFiles:
     return SideFiles(report, plot, force, bool(options["dry_run"]))
 
 
+def _is_same(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
+
+
 def extraction_text(found: Extraction) -> str:
     """A few lines for people."""
     parts = ", ".join(f"{count} {name}" for name, count in found.components.items())
-    lines = [f"{found.output}", f"  {found.architecture}, {found.modules} modules ({parts}), {found.dialect} keys"]
+    unwritten = " (not written)" if found.size_bytes is None else ""
+    lines = [
+        f"{found.output}{unwritten}",
+        f"  {found.architecture}, {found.modules} modules ({parts}), {found.dialect} keys",
+    ]
     if found.rank and found.energy is not None and found.relative_error is not None:
         ranks = f"rank {found.rank.min}" + (f" to {found.rank.max}" if found.rank.max > found.rank.min else "")
         lines.append(

@@ -108,9 +108,10 @@ def command(tuned: Path, output: Path | None, dtype: str, **options: object) -> 
     from hubtool.operations.extract import extract
 
     base = Path(str(options.pop("base")))
-    beside = side_files(options)
+    target = output_for(tuned, output)
+    beside = side_files(options, (tuned, base, target))
     with transfer_bars() as watch, watch(tuned.name) as bar:
         wanted = extract_options(options | {"dtype": DTYPES[dtype]}, bar)
-        found = extract(tuned, base, output_for(tuned, output), wanted)
+        found = extract(tuned, base, target, wanted)
     beside.write(found)
     answer(row_of(found), lambda: extraction_text(found))

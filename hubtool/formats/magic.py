@@ -78,7 +78,9 @@ def looks_like_safetensors(start: bytes) -> bool:
 
 
 def is_pickle(start: bytes) -> bool:
-    """A pickle stream, or a zip that torch wrote around one."""
+    """A pickle stream, or a zip that torch wrote around one; a safetensors file whose length looks like the first is none."""
+    if looks_like_safetensors(start):
+        return False
     if start.startswith(b"\x80") and len(start) > 1 and 1 <= start[1] <= 5:
         return True
     if start.startswith(_LEGACY_TORCH):

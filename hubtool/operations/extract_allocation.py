@@ -10,7 +10,6 @@ import heapq
 from math import prod
 from typing import TYPE_CHECKING
 
-from hubtool.errors import UsageProblem
 from hubtool.formats.tensor import DTYPE_BITS
 
 if TYPE_CHECKING:
@@ -20,29 +19,17 @@ if TYPE_CHECKING:
     from hubtool.operations.extract_pairs import Pair
 
 HEADROOM = 3  # a module may get so many times the rank that all would get in equal shares
-_MODULE_BYTES = 600  # of the header, for a module's three keys
-_METADATA_BYTES = 4096
 
 
 def even_rank(pairs: Sequence[Pair], dtype: str, max_bytes: int) -> int:
-    """The rank that every module would get in a file of this size.
-
-    Raises:
-        UsageProblem: not even rank 1 fits.
-    """
+    """About the rank that every module would get in a file of this size; at least 1."""
     weight = sum(pair.shape[0] + prod(pair.shape[1:]) for pair in pairs) * DTYPE_BITS[dtype] // 8
-    rank = _budget(len(pairs), max_bytes) // max(weight, 1)
-    if rank < 1:
-        least = weight + _METADATA_BYTES + _MODULE_BYTES * len(pairs)
-        raise UsageProblem(
-            f"{len(pairs)} modules do not fit into {max_bytes} bytes.", hint=f"At rank 1 they take {least} bytes."
-        )
-    return rank
+    return max(1, max_bytes // max(weight, 1))
 
 
 def fit_to_size(layers: Sequence[Extracted], max_bytes: int) -> list[Extracted]:
-    """The layers cut to the ranks that hold the most energy within the size."""
-    left = _budget(len(layers), max_bytes)
+    """The layers cut to the ranks that hold the most energy within the size of all factors together."""
+    left = max_bytes
     ranks = [0] * len(layers)
     best = [(-layer.energies[0] / layer.bytes_per_rank, index) for index, layer in enumerate(layers) if layer.rank]
     heapq.heapify(best)
@@ -56,8 +43,3 @@ def fit_to_size(layers: Sequence[Extracted], max_bytes: int) -> list[Extracted]:
         if ranks[index] < layer.rank:
             heapq.heappush(best, (-layer.energies[ranks[index]] / layer.bytes_per_rank, index))
     return [layer.cut(rank) for layer, rank in zip(layers, ranks, strict=True)]
-
-
-def _budget(modules: int, max_bytes: int) -> int:
-    """Bytes for the factors themselves."""
-    return max_bytes - _METADATA_BYTES - _MODULE_BYTES * modules

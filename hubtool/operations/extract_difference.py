@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from hubtool.adapters.checkpoint import Weight
     from hubtool.operations.extract_pairs import Pair, Rows
 
 _STRIP = 1 << 19  # elements: small enough for the caches, large enough that calls and system calls do not show
@@ -99,13 +100,14 @@ class Workspace:
             for part in _parts(prod(first.shape))
         )
 
-    def squared_change(self, base: LazyTensor, tuned: LazyTensor) -> float:
+    def squared_change(self, base: Weight, tuned: Weight) -> float:
         """‖tuned − base‖² of any two tensors of as many elements."""
-        if self.is_same(base, tuned):
+        if base.scale == tuned.scale and self.is_same(base.tensor, tuned.tensor):
             return 0.0
         changes = (
-            self._tuned.read(tuned, part).float() - self._base.read(base, part).float()
-            for part in _parts(prod(base.shape))
+            self._tuned.read(tuned.tensor, part).float() * tuned.scale
+            - self._base.read(base.tensor, part).float() * base.scale
+            for part in _parts(prod(base.tensor.shape))
         )
         return sum(svd.squared_norm(change[None]) for change in changes)
 

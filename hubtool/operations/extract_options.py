@@ -87,6 +87,10 @@ def _check_ranks(options: ExtractOptions) -> None:
         if share is not None and not 0 < share <= 1:
             message = f"`--{name}` is a share between 0 and 1, not {share}."
             raise UsageProblem(message, hint=f"Try `--{name} {'0.1' if name == 'ratio' else '0.9'}`.")
+    if options.ratio == 1:
+        raise UsageProblem(
+            "No singular value is greater than the largest, so `--ratio 1` keeps none.", hint="Try `--ratio 0.1`."
+        )
     if options.threshold is not None and not 0 < options.threshold < math.inf:
         raise UsageProblem(f"A threshold is a positive number, not {options.threshold}.")
     if options.rank is not None and options.rank < 1:

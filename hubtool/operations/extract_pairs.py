@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from hubtool.adapters.checkpoint import Checkpoint, Weight, read_checkpoint, same_extent
-from hubtool.errors import IncompatibleCheckpoints, UsageProblem
+from hubtool.errors import CheckpointProblem, IncompatibleCheckpoints, UsageProblem
 from hubtool.naming.address import Component, ModuleRef
 from hubtool.naming.dialect import dialect
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from hubtool.formats.tensor import LazyTensor, Shape
+    from hubtool.formats.tensor import Shape
     from hubtool.naming.architecture import Architecture
 
 #: Blocks that an adapter touches only when it has convolutions (sd-scripts UNET_TARGET_REPLACE_MODULE_CONV2D_3X3).
@@ -68,7 +68,7 @@ class Comparison:
     base: Checkpoint
     tuned: Checkpoint
     targets: tuple[Pair, ...]  # in the architecture's order
-    beside: tuple[tuple[str, LazyTensor, LazyTensor], ...]  # what an adapter does not carry, by name
+    beside: tuple[tuple[str, Weight, Weight], ...]  # what an adapter does not carry, by name
     notes: tuple[str, ...]
 
     @property
@@ -108,6 +108,7 @@ def compare(base_path: Path, tuned_path: Path, components: Sequence[str] = ()) -
     targets = tuple(_pair(base, tuned, module) for module in both if _is_target(module, base.architecture))
     if not targets:
         _refuse(tuned, f"{tuned.path.name} and {base.path.name} share no module that an adapter can change.")
+    _check_numbers(targets, (base, tuned))
     return Comparison(base, tuned, targets, tuple(_beside(base, tuned, both)), tuple(notes))
 
 
@@ -206,6 +207,17 @@ def _check_complete(base: Checkpoint, tuned: Checkpoint, targets: Sequence[Modul
             )
 
 
+def _check_numbers(targets: Sequence[Pair], checkpoints: tuple[Checkpoint, Checkpoint]) -> None:
+    for pair in targets:
+        for checkpoint in checkpoints:
+            dtype = checkpoint.weights[pair.module].tensor.dtype
+            if dtype.startswith(("I", "U", "BOOL")):
+                message = (
+                    f"{checkpoint.path.name} holds {pair.module.path} as {dtype}, whose scales are not understood."
+                )
+                raise CheckpointProblem(checkpoint.path, message, hint="Use the checkpoint in bf16 or fp16.")
+
+
 def _pair(base: Checkpoint, tuned: Checkpoint, module: ModuleRef) -> Pair:
     shape = base.architecture.shape(module)
     stored = base.weights[module].tensor.shape
@@ -236,20 +248,17 @@ def as_named(pairs: Sequence[Pair], target: Architecture, dialect_id: str) -> li
     return list(found.values())
 
 
-def _beside(
-    base: Checkpoint, tuned: Checkpoint, both: Sequence[ModuleRef]
-) -> Iterator[tuple[str, LazyTensor, LazyTensor]]:
+def _beside(base: Checkpoint, tuned: Checkpoint, both: Sequence[ModuleRef]) -> Iterator[tuple[str, Weight, Weight]]:
     """Everything of equal shape in both that is no target: outer layers, norms, biases, embeddings, the VAE."""
     for module in both:
-        first, second = base.weights[module], tuned.weights[module]
-        if not _is_target(module, base.architecture) and first.scale == second.scale == 1.0:
-            yield module.path, first.tensor, second.tensor
+        if not _is_target(module, base.architecture):
+            yield module.path, base.weights[module], tuned.weights[module]
     for module, bias in base.biases.items():
         if module in tuned.biases and module in both and bias.shape == tuned.biases[module].shape:
-            yield f"{module.path}.bias", bias, tuned.biases[module]
+            yield f"{module.path}.bias", Weight(bias), Weight(tuned.biases[module])
     for key, tensor in base.others.items():
         if key in tuned.others and tensor.shape == tuned.others[key].shape and not key.startswith("model_ema."):
-            yield key, tensor, tuned.others[key]
+            yield key, Weight(tensor), Weight(tuned.others[key])
 
 
 def _refuse(tuned: Checkpoint, message: str) -> NoReturn:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubtool.adapters.tensors import to_torch
 from hubtool.operations.extract_difference import Workspace
+from hubtool.operations.svd import squared_norm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from hubtool.operations.extract_layers import Extracted
     from hubtool.operations.extract_options import ExtractOptions
@@ -92,8 +94,9 @@ def report(output: Path, comparison: Comparison, options: ExtractOptions, outcom
     modules = [layer.module for layer in kept] if outcome.layers else [pair.module for pair in outcome.pairs]
     names = [module.component.value for module in modules]
     written = {name for change in outcome.small for name in change.names}
-    beside = _change_beside(comparison, written) if outcome.layers else {}
-    left_out = sum(beside.values())
+    beside = {} if options.dry_run else change_beside(comparison, written)
+    left_out = sum(change for change in beside.values() if math.isfinite(change))
+    changed = norm + left_out + sum(squared_norm(to_torch(change.values)[None].float()) for change in outcome.small)
     return Extraction(
         output=output,
         base=comparison.base.path,
@@ -109,7 +112,7 @@ def report(output: Path, comparison: Comparison, options: ExtractOptions, outcom
         relative_error=math.sqrt(error / norm) if norm else None,
         suggested_rank=suggested_rank(outcome.layers),
         rounding=None if rounding is None else min(rounding, 1.0),
-        left_out=left_out / (norm + left_out) if norm else None,
+        left_out=left_out / changed if changed else None,
         skipped_unchanged=len(outcome.pairs) - len(outcome.layers) if outcome.layers else 0,
         size_bytes=None if options.dry_run else output.stat().st_size,
         seconds=time.perf_counter() - outcome.started,
@@ -152,13 +155,13 @@ def _energy(layer: Extracted, index: int) -> float:
     return max(min(layer.energies[-1], left), 0.0)
 
 
-def _change_beside(comparison: Comparison, written: set[str]) -> dict[str, float]:
-    """‖change‖² of everything that was not extracted, by name; only what did change."""
+def change_beside(comparison: Comparison, written: Collection[str] = ()) -> dict[str, float]:
+    """‖change‖² of everything that was not extracted, by name; only what did change, NaN and infinity included."""
     workspace = Workspace()
     changes = {
         name: workspace.squared_change(base, tuned) for name, base, tuned in comparison.beside if name not in written
     }
-    return {name: change for name, change in changes.items() if change and math.isfinite(change)}
+    return {name: change for name, change in changes.items() if change}
 
 
 def _remarks(outcome: Outcome, beside: Mapping[str, float], rounding: float) -> list[str]:
@@ -166,12 +169,17 @@ def _remarks(outcome: Outcome, beside: Mapping[str, float], rounding: float) -> 
     if outcome.small:
         remarks.append(f"{len(outcome.small)} changes of biases and norms are written whole; few tools read them.")
     if beside:
-        first = max(beside, key=lambda name: beside[name])
-        tensors = "1 tensor" if len(beside) == 1 else f"{len(beside)} tensors"
         remarks.append(
-            f"{tensors} changed that a LoRA does not carry (outer layers, norms, biases, embeddings, VAE), "
-            f"most of all {first}."
+            f"{counted(beside)} changed that a LoRA does not carry (outer layers, norms, biases, embeddings, VAE), "
+            f"most of all {most_changed(beside)}."
         )
+    if broken := [name for name, change in beside.items() if not math.isfinite(change)]:
+        remarks.append(
+            f"There is NaN or infinity in {broken[0]}{f' and {len(broken) - 1} others' if broken[1:] else ''}."
+        )
+    if dropped := sum(not layer.rank for layer in outcome.layers):
+        modules = "1 module that changed is" if dropped == 1 else f"{dropped} modules that changed are"
+        remarks.append(f"{modules} not in the LoRA: the rule keeps no direction of them.")
     if rounding > _NOISY:
         weights = [weight for pair in outcome.pairs for rows in pair.rows for weight in rows.weights]
         dtypes = " and ".join(sorted({weight.tensor.dtype for weight in weights}))
@@ -182,6 +190,16 @@ def _remarks(outcome: Outcome, beside: Mapping[str, float], rounding: float) -> 
             else f"{share}; checkpoints in higher precision would show the change itself."
         )
     return remarks
+
+
+def counted(beside: Mapping[str, float]) -> str:
+    """How many tensors."""
+    return "1 tensor" if len(beside) == 1 else f"{len(beside)} tensors"
+
+
+def most_changed(beside: Mapping[str, float]) -> str:
+    """The name of the tensor that changed most; what is NaN or infinite counts most of all."""
+    return max(beside, key=lambda name: beside[name] if math.isfinite(beside[name]) else math.inf)
 
 
 def peak_memory_bytes() -> int | None:

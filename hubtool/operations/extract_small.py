@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.adapters.tensors import stored_as, to_torch
+from hubtool.errors import AdapterProblem, NonFinite
 from hubtool.naming.address import ModuleRef, Role
 
 # after our own modules: hubtool.adapters.tensors says what to install where torch is missing
@@ -38,7 +39,7 @@ def small_changes(comparison: Comparison, pairs: Sequence[Pair], wanted: Wanted)
     """The changes of biases of the modules compared, and of norms; only what did change.
 
     Raises:
-        NonFinite: a change is too large for the dtype, or no number.
+        NonFinite: NaN or infinity among the values. AdapterProblem: a change is too large for the dtype.
     """
     found: list[SmallChange] = []
     if wanted.biases:
@@ -56,10 +57,12 @@ def _biases(comparison: Comparison, pairs: Sequence[Pair], dtype: str) -> Iterat
         both = comparison.base.biases, comparison.tuned.biases
         if not all(module in biases for module in modules for biases in both):
             continue
-        changes = [_change(*(biases[module] for biases in both)) for module in modules]
+        names = tuple(f"{path}.bias" for path in paths)
+        changes = [
+            _change(name, *(biases[module] for biases in both)) for name, module in zip(names, modules, strict=True)
+        ]
         if any(bool(change.any()) for change in changes):
-            names = tuple(f"{path}.bias" for path in paths)
-            yield SmallChange(pair.module, Role.DIFF_BIAS, names, stored_as(torch.cat(changes), dtype))
+            yield SmallChange(pair.module, Role.DIFF_BIAS, names, _stored(names[0], torch.cat(changes), dtype))
 
 
 def _norms(comparison: Comparison, dtype: str) -> Iterator[SmallChange]:
@@ -70,15 +73,26 @@ def _norms(comparison: Comparison, dtype: str) -> Iterator[SmallChange]:
         parts = {Role.NORM_WEIGHT: (weight.tensor, tuned.weights[module].tensor)}
         if module in base.biases and module in tuned.biases:
             parts[Role.NORM_BIAS] = (base.biases[module], tuned.biases[module])
-        changes = {role: _change(*both) for role, both in parts.items()}
+        names = {Role.NORM_WEIGHT: module.path, Role.NORM_BIAS: f"{module.path}.bias"}
+        changes = {role: _change(names[role], *both) for role, both in parts.items()}
         if any(bool(change.any()) for change in changes.values()):  # both or none: loaders look for the weight's
             for role, change in changes.items():
-                name = module.path if role is Role.NORM_WEIGHT else f"{module.path}.bias"
-                yield SmallChange(module, role, (name,), stored_as(change, dtype))
+                yield SmallChange(module, role, (names[role],), _stored(names[role], change, dtype))
 
 
-def _change(base: LazyTensor, tuned: LazyTensor) -> torch.Tensor:
+def _change(name: str, base: LazyTensor, tuned: LazyTensor) -> torch.Tensor:
+    for which, tensor in (("base", base), ("tuned", tuned)):
+        if not bool(torch.isfinite(to_torch(tensor).float()).all()):
+            raise NonFinite(name, f"The {which} model holds NaN or infinity in {name}.")
     return to_torch(tuned).float() - to_torch(base).float()
+
+
+def _stored(name: str, change: torch.Tensor, dtype: str) -> LazyTensor:
+    try:
+        return stored_as(change, dtype)
+    except NonFinite as error:
+        message = f"The change of {name} is too large to be stored as {dtype}."
+        raise AdapterProblem(name, message, hint="Use `--dtype fp32`.") from error
 
 
 def joined(

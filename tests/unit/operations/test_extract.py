@@ -305,9 +305,10 @@ def test_a_size_limit_is_kept_and_beats_equal_ranks_of_that_size(tmp_path: Path,
     assert found.relative_error < (equal.relative_error or 1)
 
 
-def test_a_size_that_cannot_hold_rank_1_is_refused(tmp_path: Path, models: tuple[Weights, Weights]) -> None:
-    with pytest.raises(UsageProblem, match="6 modules do not fit into 5000 bytes"):
-        run(tmp_path, *models, max_size=5000)
+def test_a_size_that_cannot_hold_one_direction_is_refused(tmp_path: Path, models: tuple[Weights, Weights]) -> None:
+    with pytest.raises(UsageProblem, match="6 modules do not fit into 2000 bytes"):
+        run(tmp_path, *models, max_size=2000)
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 # ---------------------------------------------------------------- layouts and dtypes
