@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hubtool.errors import HubtoolError
 from hubtool.operations.likeness import NUMBERS, candidates, likeness, sketch
+from hubtool.operations.per_module import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,12 +46,13 @@ def near_groups(index: Index, models: Sequence[Installed], progress: Callable[[P
     for one in models:
         if one.facts.kind == "adapter" and one.facts.architecture:
             families[one.facts.architecture].append(one)
-    return [
-        group
-        for architecture, family in families.items()
-        if len(family) > 1
-        for group in _among(family, _sketches(index, family, progress), architecture)
-    ]
+    with one_thread():
+        return [
+            group
+            for architecture, family in families.items()
+            if len(family) > 1
+            for group in _among(family, _sketches(index, family, progress), architecture)
+        ]
 
 
 def _among(family: Sequence[Installed], sketches: Sequence[Sketch], architecture: str) -> list[Near]:

@@ -36,6 +36,7 @@ _AGREE = (
     0.7  # cosine of two sketches of a module from which on it speaks for the pair: four deviations of unrelated ones
 )
 _MOST = 0.6  # share of the modules in both sketches that must speak for it
+_MEAN = 0.85  # of those cosines at least; for changes whose cosine is 0.95 it is 0.95 ± 0.02
 _BLOCK = 2048
 
 
@@ -75,18 +76,19 @@ def candidates(sketches: Sequence[Mapping[str, Sequence[float]]]) -> list[tuple[
     for place, one in enumerate(sketches):
         for module in one:
             holders.setdefault(module, []).append(place)
-    votes: dict[tuple[int, int], int] = {}
+    votes: dict[tuple[int, int], list[float]] = {}
     for module, places in holders.items():
         rows = torch.nn.functional.normalize(torch.tensor([sketches[place][module] for place in places]), dim=1)
         for start in range(0, len(places), _BLOCK):
-            agreeing = (rows[start : start + _BLOCK] @ rows[start:].T >= _AGREE).nonzero()
-            for first, second in agreeing[agreeing[:, 0] < agreeing[:, 1]].tolist():
-                pair = places[start + first], places[start + second]
-                votes[pair] = votes.get(pair, 0) + 1
+            cosines = rows[start : start + _BLOCK] @ rows[start:].T
+            agreeing = (cosines.triu(1) >= _AGREE).nonzero()
+            for (first, second), cosine in zip(agreeing.tolist(), cosines[tuple(agreeing.T)].tolist(), strict=True):
+                votes.setdefault((places[start + first], places[start + second]), []).append(cosine)
     return sorted(
         pair
-        for pair, count in votes.items()
-        if count >= _MOST * len(sketches[pair[0]].keys() & sketches[pair[1]].keys())
+        for pair, found in votes.items()
+        if len(found) >= _MOST * len(sketches[pair[0]].keys() & sketches[pair[1]].keys())
+        and sum(found) >= _MEAN * len(found)
     )
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from support.files import number, random_tensor, write
 from unit.library.small_lora import MODULES
 
@@ -97,3 +98,14 @@ main()
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["error"]["code"] == "missing_extra"
     assert "torch" in done.stdout
+
+
+@pytest.mark.parametrize(("cosine", "expected"), [(0.8, []), (0.97, [(0, 1)])])
+def test_only_pairs_that_are_alike_in_the_mean_are_compared_in_full(cosine, expected):
+    generator = torch.Generator().manual_seed(0)
+    first, second = {}, {}
+    for module in "abcdef":
+        one, other = torch.linalg.qr(torch.randn(48, 2, generator=generator)).Q.T
+        first[module] = one.tolist()
+        second[module] = (cosine * one + (1 - cosine**2) ** 0.5 * other).tolist()
+    assert candidates([first, second]) == expected
