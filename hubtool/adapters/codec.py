@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubtool.adapters.adapter import Adapter
@@ -41,12 +42,16 @@ def decode(file: SafetensorsFile, *, architecture_id: str | None = None) -> Adap
     grouped = group_tensors(file.tensors)
     name = file.path.name
     if not grouped.tensors:
-        raise NotAnAdapter("", f"{name} holds no LoRA tensors.", hint=f"`hubtool inspect {name}` says what it is.")
+        raise NotAnAdapter(
+            "", f"{name} holds no LoRA tensors.", hint=f"`hubtool inspect {quote(name)}` says what it is."
+        )
     found = identify_file(file, grouped)
     best = _chosen(found, architecture_id, grouped)
     if best is None:
         wanted = f"the {architecture_id} architecture" if architecture_id else "any known architecture"
-        raise UnknownArchitecture(f"The keys of {name} do not fit {wanted}.", hint=f"See `hubtool inspect {name}`.")
+        raise UnknownArchitecture(
+            f"The keys of {name} do not fit {wanted}.", hint=f"See `hubtool inspect {quote(name)}`."
+        )
     return _assemble(file, grouped, best, found)
 
 

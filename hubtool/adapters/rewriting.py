@@ -127,7 +127,8 @@ def recast(adapter: Adapter, dtype: str) -> tuple[Adapter, dict[ModuleRef, float
     layers, rounded = {}, {}
     for module, layer in adapter.layers.items():
         tensors = {
-            role: _cast(tensor, dtype) if _is_factor(role, tensor) else tensor for role, tensor in layer.tensors.items()
+            role: _cast(tensor, dtype, layer.base) if _is_factor(role, tensor) else tensor
+            for role, tensor in layer.tensors.items()
         }
         layers[module] = layer.having(tensors)
         narrowed = [t.dtype for role, t in layer.tensors.items() if _is_factor(role, t) and not _widens(t.dtype, dtype)]
@@ -145,7 +146,7 @@ def _widens(old: str, new: str) -> bool:
     return new in {old, "F64"} or (new == "F32" and old != "F64") or (new in {"F16", "BF16"} and old.startswith("F8"))
 
 
-def _cast(tensor: LazyTensor, dtype: str) -> LazyTensor:
+def _cast(tensor: LazyTensor, dtype: str, name: str) -> LazyTensor:
     if tensor.dtype == dtype:
         return tensor
 
@@ -154,15 +155,15 @@ def _cast(tensor: LazyTensor, dtype: str) -> LazyTensor:
 
         return to_torch(tensor)
 
-    return computed(dtype, tensor.shape, compute)
+    return computed(dtype, tensor.shape, compute, name)
 
 
-def computed(dtype: str, shape: tuple[int, ...], compute: Callable[[], Tensor]) -> LazyTensor:
-    """A tensor that is computed, cast and checked when its bytes are asked for."""
+def computed(dtype: str, shape: tuple[int, ...], compute: Callable[[], Tensor], name: str = "") -> LazyTensor:
+    """A tensor that is computed, cast and checked when its bytes are asked for; `name` is the module's, for the error."""
 
     def view() -> memoryview:
         from hubtool.adapters.tensors import stored_as  # noqa: PLC0415  # renames do without torch
 
-        return stored_as(compute(), dtype).view()
+        return stored_as(compute(), dtype, name).view()
 
     return LazyTensor(dtype, shape, view)

@@ -231,13 +231,13 @@ def _survives(tensor: LazyTensor, scale: float) -> bool:
     return bool((product.float() / scale == values.float()).all())
 
 
-def multiplied(tensor: LazyTensor, factor: float) -> LazyTensor:
-    """The tensor times a number, in its own dtype, computed when its bytes are asked for."""
+def multiplied(tensor: LazyTensor, factor: float, name: str = "") -> LazyTensor:
+    """The tensor times a number, in its own dtype, computed when its bytes are asked for; `name` is for the error."""
 
     def product() -> memoryview:
         from hubtool.adapters.tensors import stored_as, to_torch  # noqa: PLC0415
 
-        return stored_as(to_torch(tensor).double() * factor, tensor.dtype).view()
+        return stored_as(to_torch(tensor).double() * factor, tensor.dtype, name).view()
 
     compute: Callable[[], memoryview] = product
     return LazyTensor(tensor.dtype, tensor.shape, compute)

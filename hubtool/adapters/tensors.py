@@ -74,14 +74,15 @@ def from_torch(tensor: torch.Tensor) -> LazyTensor:
     return LazyTensor(_NAMES[tensor.dtype], tuple(tensor.shape), elements.numpy().data)
 
 
-def stored_as(values: torch.Tensor, dtype: str) -> LazyTensor:
-    """Computed values in the dtype that they are kept in.
+def stored_as(values: torch.Tensor, dtype: str, name: str = "") -> LazyTensor:
+    """Computed values in the dtype that they are kept in; `name` is the module's, for the error.
 
     Raises:
         NonFinite: one of them is too large for it.
     """
     kept = values.to(TORCH_DTYPES[dtype])
     if not torch.isfinite(kept.float()).all():
-        message = f"A computed value of {float(values.abs().max()):.3g} does not fit {dtype}."
-        raise NonFinite("", message, hint="Choose a wider dtype with `--dtype`.")
+        where = f" in {name}" if name else ""
+        message = f"A value of {float(values.abs().max()):.3g}{where} does not fit {dtype}."
+        raise NonFinite(name, message, hint="Choose a wider dtype with `--dtype`.")
     return from_torch(kept)

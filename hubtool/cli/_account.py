@@ -20,9 +20,10 @@ def read_token() -> str:
 
 def account_text(account: Account) -> str:
     """One line for people."""
-    if not account.source:
+    if not account.source and not account.name:
         return f"{account.hub}: not logged in."
     if not account.checked:
         return f"{account.hub}: a key from {account.source}; the hub was not asked whose it is."
     tier = f" ({account.tier})" if account.tier else ""
-    return f"{account.hub}: {account.name}{tier}, by the key from {account.source}."
+    by = f", by the key from {account.source}" if account.source else ""
+    return f"{account.hub}: {account.name}{tier}{by}."

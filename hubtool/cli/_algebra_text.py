@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 def resizing_text(found: Resizing) -> str:
     """A few lines for people."""
     before = f", was {ranks(found.rank_before)}" if found.rank_before else ""
-    if found.rank is None or found.energy is None or found.relative_error is None:
+    if found.rank is None:
         return f"{found.output}\n  {found.architecture}, {found.modules} modules{before}; nothing was written"
+    if found.energy is None or found.relative_error is None:
+        held = "no module changes anything, before and after"
+    else:
+        held = f"holds {found.energy:.2%} of the change's energy, relative error {found.relative_error:.3g}"
     lines = [
         f"{found.output}",
         f"  {found.architecture}, {found.modules} modules, {found.dialect} keys, {found.dtype}",
         f"  {ranks(found.rank)}{before}; {size(found.size_bytes)}, was {size(found.size_before_bytes)}",
-        f"  holds {found.energy:.2%} of the change's energy, relative error {found.relative_error:.3g}; {found.seconds:.1f} s",
+        f"  {held}; {found.seconds:.1f} s",
     ]
     return "\n".join([*lines, *(f"  Note: {note}" for note in found.notes)])
 
@@ -32,14 +36,15 @@ def merging_text(found: Merging) -> str:
         f"{found.output}",
         f"  {found.architecture}, {found.modules} modules, {found.dialect} keys, {found.dtype}; {found.method}",
     ]
+    notes = [f"  Note: {note}" for note in found.notes]
     if found.size_bytes is None:
-        return "\n".join([*head, "  nothing was written"])
+        return "\n".join([*head, "  nothing was written", *notes])
     lines = [*head, f"  {ranks(found.rank)}, {size(found.size_bytes)}" if found.rank else f"  {size(found.size_bytes)}"]
     if found.energy is not None and found.relative_error is not None:
         lines.append(f"  holds {found.energy:.2%} of the sum's energy, relative error {found.relative_error:.3g}")
     else:
         lines.append("  exact, but for the rounding of stored values")
-    return "\n".join([*lines, *(f"  Note: {note}" for note in found.notes)])
+    return "\n".join([*lines, *notes])
 
 
 def baking_text(found: Baking) -> str:

@@ -69,24 +69,25 @@ def conflicts_text(found: Conflicts) -> str:
             i,
             f.file.name,
             f"{f.strength:g}",
-            f"{f.norm:.3g}",
-            f"{f.energy_share:.0%}",
+            _number(f.norm),
+            _share(f.energy_share, 0),
             f.dominates,
-            f"{f.suggested_strength:g}",
+            "–" if f.suggested_strength is None else f"{f.suggested_strength:g}",
         )
         for i, f in enumerate(found.files, 1)
     ]
     headings = ("No", "File", "Strength", "Norm", "Energy", "Dominates", "Suggested")
     lines = [table(rows, headings), ""]
     for pair in found.pairs:
+        angle = "" if pair.cosine is None else f"cosine {pair.cosine:+.3f}, "
         shared = f"{pair.shared_modules} modules of both"
-        lines.append(f"{pair.first} and {pair.second}: cosine {pair.cosine:+.3f}, {_PAIRS[pair.verdict]}; {shared}")
-    lines.append(f"Together they are {found.together:.2f} times as large as independent changes would be.")
+        lines.append(f"{pair.first} and {pair.second}: {angle}{_PAIRS[pair.verdict]}; {shared}")
+    if found.together is not None:
+        lines.append(f"Together they are {found.together:.2f} times as large as independent changes would be.")
     names = [f"{i}" for i in range(1, len(found.files) + 1)]
     pairs = [f"{p.first}·{p.second}" for p in found.pairs]
     blocks = [
-        (b.block, *(f"{n:.3g}" for n in b.norms), *(_number(c, 2) for c in b.cosines), b.dominant or "")
-        for b in found.blocks
+        (b.block, *map(_number, b.norms), *(_number(c, 2) for c in b.cosines), b.dominant or "") for b in found.blocks
     ]
     lines += ["", table(blocks, ("Block", *(f"Norm {n}" for n in names), *(f"Cosine {p}" for p in pairs), "Dominant"))]
     return "\n".join([*lines, *(f"Note: {note}" for note in found.notes)])
@@ -96,6 +97,8 @@ _PAIRS = {
     "independent": "nearly independent",
     "alike": "doing much the same, so that they add up",
     "against": "working against each other",
+    "unknown": "not known without the base model",
+    "nothing": "nothing to compare, for one of them changes nothing",
 }
 
 
@@ -103,17 +106,23 @@ def stats_text(found: Stats) -> str:
     """A summary and a table of blocks."""
     families = ", ".join(f"{count} {id}" for id, count in found.parametrizations.items())
     lines = [f"{found.path}: {found.architecture}, {found.dialect} keys, {found.modules} modules ({families})"]
-    lines.append(f"  norm of the change   {found.norm:.4g}")
+    lines.append(f"  norm of the change   {'–' if found.norm is None else f'{found.norm:.4g}'}")
     if found.effective_rank is not None:
         lines.append(f"  effective rank       {found.effective_rank:.1f}")
         lines.append(f"  rank for 90 % / 99 % of the energy, in nine modules of ten: {found.rank_90} / {found.rank_99}")
     if found.untrained:
         lines.append(f"  {found.untrained} modules change nothing")
-    rows = [(b.block, b.modules, f"{b.norm:.3g}", f"{b.energy_share:.1%}") for b in found.blocks]
+    rows = [(b.block, b.modules, _number(b.norm), _share(b.energy_share, 1)) for b in found.blocks]
     lines += ["", table(rows, ("Block", "Modules", "Norm", "Energy"))]
     largest = sorted((row for row in found.layers if row.rms), key=lambda row: -(row.rms or 0.0))[:_SHOWN]
     strong = [(r.module, r.rank or "", f"{r.rms:.2e}", _number(r.effective_rank, 1), r.rank_99 or "") for r in largest]
-    return "\n".join([*lines, "", table(strong, ("Strongest modules", "Rank", "RMS", "Effective rank", "Rank 99 %"))])
+    if strong:
+        lines += ["", table(strong, ("Strongest modules", "Rank", "RMS", "Effective rank", "Rank 99 %"))]
+    return "\n".join([*lines, *(f"Note: {note}" for note in found.notes)])
+
+
+def _share(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}%}"
 
 
 def _number(value: float | None, digits: int | None = None) -> str:

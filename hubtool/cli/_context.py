@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import augment_usage_errors
 
 if TYPE_CHECKING:
     from hubtool.settings import Settings
@@ -31,8 +33,13 @@ class Run:
 
     def settings(self) -> Settings:
         """Config and environment with this run's flags on top."""
+        from hubtool.errors import FileMissing
         from hubtool.settings import load
 
+        if self.config and not self.config.exists():
+            raise FileMissing(
+                self.config, f"There is no config file {self.config}.", hint="`hubtool config set` writes one."
+            )
         settings = load(self.config)
         if self.library:
             settings = replace(settings, library=self.library)
@@ -50,7 +57,14 @@ def current_run() -> Run:
     return click.get_current_context().find_root().ensure_object(Run)
 
 
+def _refuse_no_number(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """click's numbers may be `nan` and `inf`, which compare as no range expects and no file can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number.", context, parameter)
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    _refuse_no_number(context, parameter, value)
     if value is None or value is False or value == ():
         return
     run = context.find_root().ensure_object(Run)
@@ -111,6 +125,14 @@ class HubtoolCommand(click.Command):
     def __init__(self, *arguments: object, **keywords: object) -> None:
         super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # passed through as they are
         self.params.extend(global_options())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, and every error knows its command; a number is finite."""
+        with augment_usage_errors(ctx):
+            left = super().parse_args(ctx, args)
+        for parameter in self.params:
+            _refuse_no_number(ctx, parameter, ctx.params.get(str(parameter.name)))
+        return left
 
     def invoke(self, ctx: click.Context) -> object:
         """Run it, remembering its name for the answer."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from hubtool.cli._context import Run
-from hubtool.errors import HubtoolError
+from hubtool.cli._context import Run, current_run
+from hubtool.errors import HubtoolError, UsageProblem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "storage": (1, "the disk refused"),
     "disk_full": (1, "no space left"),
     "missing_extra": (1, "an optional package is not installed"),
+    "library": (1, "the library, its trash or its records do not allow it"),
     "usage": (2, "wrong arguments"),
     "unknown_dialect": (2, "no dialect has this id"),
     "needs_token": (3, "login needed"),
@@ -34,7 +36,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "browser_needed": (3, "the host hands its files to browsers only"),
     "not_found": (4, "the hub has no such thing"),
     "file_not_found": (4, "no file at this path"),
-    "not_installed": (4, "the library has no such file"),
+    "not_installed": (4, "the library, or the manifest, has nothing of that name"),
     "network": (5, "no connection, or a hub that fails"),
     "bad_answer": (5, "an answer that is not the hub's API"),
     "hub": (5, "any other failure of a hub"),
@@ -65,7 +67,13 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "interrupted": (130, "Ctrl-C"),
     "terminated": (143, "SIGTERM"),
 }
-EXITS_OF_BASES = {"file": 10, "library": 1}
+EXITS_OF_BASES = {"file": 10}
+
+#: What steers a terminal, or is half a character: controls but for newline and tab, line separators, Unicode's Bidi_Control.
+#: Not "what cannot be printed": joiners, variation selectors and wide blanks are invisible, and text is another without them.
+STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def exit_code(code: str) -> int:
@@ -77,7 +85,8 @@ def exit_code(code: str) -> int:
 
 def describe(error: HubtoolError) -> dict[str, object]:
     """The contract's error object."""
-    return {"code": error.code, "exit": exit_code(error.code), "message": str(error), "hint": error.hint}
+    hint = _hint(error, current_run().command)
+    return {"code": error.code, "exit": exit_code(error.code), "message": str(error), "hint": hint}
 
 
 def run_guarded(command: click.Command, arguments: list[str] | None) -> int:
@@ -98,17 +107,22 @@ def run_guarded(command: click.Command, arguments: list[str] | None) -> int:
     return 0
 
 
-def _answer(error: BaseException) -> tuple[str, str, str]:
+def _hint(error: HubtoolError, command: str) -> str:
+    """What to try next; an error that nobody gave a hint refers to the command that runs."""
+    return f"See `{f'hubtool {command}'.strip()} --help`." if error.hint == UsageProblem.hint else error.hint
+
+
+def _answer(run: Run, error: BaseException) -> tuple[str, str, str]:
     """(code, message, hint) of anything that ended a command."""
     if isinstance(error, HubtoolError):
-        return error.code, str(error), error.hint
+        return error.code, str(error), _hint(error, run.command)
     if isinstance(error, Terminated):
         return "terminated", "Ended from outside; what was finished is kept.", ""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted", "Interrupted; what was finished is kept.", ""
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
-        message = error.format_message()
+        message = " ".join(error.format_message().split())  # click lists choices on lines of their own
         hint = f"See `{context.command_path} --help`." if context else "See `hubtool --help`."
         return "usage", message if message.endswith((".", "?")) else f"{message}.", hint
     return _unforeseen(error)
@@ -135,7 +149,7 @@ def _terminate(*_: object) -> None:
 
 
 def _report(run: Run, arguments: list[str], error: BaseException) -> int:
-    code, message, hint = _answer(error)
+    code, message, hint = _answer(run, error)
     if run.debug:
         import traceback
 
@@ -153,7 +167,11 @@ def _report(run: Run, arguments: list[str], error: BaseException) -> int:
 
 
 def printable_lines(text: str) -> str:
-    """Text that may quote a file or a hub, safe for the terminal (newlines stay)."""
+    """Text that may quote a file or a hub, safe for the terminal (newlines and tabs stay).
+
+    >>> printable_lines("a\x1b[2J\\r\\nb")
+    'a\ufffd[2J\\nb'
+    """
     if text.isprintable():  # nearly always, and a long list has many
         return text
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

@@ -16,8 +16,13 @@ def show_findings(found: Sequence[LibraryFinding], fields: Mapping[str, object],
     """The contract's `problems`; the exit code is 0 where nothing is an error."""
     answer({"problems": [row_of(one) for one in found], **fields}, lambda: "\n".join(_lines(found)))
     errors = sum(one.severity == "error" for one in found)
-    say(f"{errors} errors, {len(found) - errors} warnings." if found else "Nothing is wrong.")
+    counts = f"{_counted(errors, 'error')}, {_counted(len(found) - errors, 'warning')}."
+    say(counts if found else "Nothing is wrong.")
     finish([exit_code if errors else 0])
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _lines(found: Sequence[LibraryFinding]) -> list[str]:

@@ -18,6 +18,7 @@ FILE = click.Path(path_type=Path)  # existence is checked by the reader, which s
 files_argument = click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 file_argument = click.argument("file", type=FILE, metavar="FILE")
 force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
+NOTHING_WRITTEN = "Nothing is written; this is how it would be."
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing.")
 
 

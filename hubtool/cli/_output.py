@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubtool.cli._context import current_run
-from hubtool.cli._errors import describe, exit_code, printable_lines
+from hubtool.cli._errors import STEERING, describe, exit_code, printable_lines
 from hubtool.errors import HubtoolError
 
 if TYPE_CHECKING:
@@ -65,17 +66,33 @@ def answer(fields: Mapping[str, object], text: Callable[[], str]) -> None:
         document = {"schema": 1, "command": command} | {key: plain(value) for key, value in fields.items()}
         click.echo(safe_json(document).encode("utf-8"))
         return
-    shown = text()
-    if shown:
-        click.echo(printable_lines(shown))
+    _show(text(), fields)
 
 
 def safe_json(document: object) -> str:
     """JSON on one line, Unicode as it is but for what could steer a terminal or is half a character: that is escaped."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
-    if text.isprintable():
-        return text
-    return text.translate({ord(c): json.dumps(c)[1:-1] for c in set(text) if not c.isprintable()})
+    return text if text.isprintable() else STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def _show(shown: str, fields: Mapping[str, object]) -> None:
+    """Print text for people; a bare value (a path, a prompt, or one a line) goes into a pipe byte by byte, for programs."""
+    if not shown:
+        return
+    if (safe := printable_lines(shown)) != shown and not sys.stdout.isatty() and _is_bare(shown, fields):
+        with contextlib.suppress(UnicodeEncodeError):  # half a character, which no file name can have
+            click.echo(shown.encode("utf-8", "surrogateescape"))
+            return
+    click.echo(safe)
+
+
+def _is_bare(shown: str, fields: Mapping[str, object]) -> bool:
+    """Whether a text is nothing but values of the answer, as they are in its JSON."""
+    lists = [plain(value) for value in fields.values()]
+    values = {
+        entry for value in lists for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)
+    }
+    return shown in values or values.issuperset(shown.split("\n"))
 
 
 def answer_each(
@@ -117,23 +134,37 @@ def show_rows(rows: Sequence[Row], text: Callable[[Row], str]) -> None:
             if fault.get("hint"):
                 say(f"Hint: {fault['hint']}", always=True)
             continue
-        shown = text(row)
-        if shown:
-            click.echo(printable_lines(shown))
+        _show(text(row), row)
 
 
 def finish(codes: Sequence[int]) -> None:
-    """Exit as the contract says: all the same code → that code; some failed → 17."""
+    """Exit as the contract says."""
+    if code := verdict(codes):
+        raise click.exceptions.Exit(code)
+
+
+def verdict(codes: Sequence[int]) -> int:
+    """The exit code of several attempts: all the same code → that code; some failed → 17; none → 0."""
     different = set(codes)
-    if different == {0} or not codes:
-        return
-    raise click.exceptions.Exit(next(iter(different)) if len(different) == 1 else 17)
+    return 17 if len(different) > 1 else next(iter(different), 0)
+
+
+def verdict_of(attempts: int, errors: Sequence[HubtoolError]) -> int:
+    """The exit code of so many attempts, of which some failed."""
+    return verdict([*(exit_code(error.code) for error in errors), *[0] * (attempts - len(errors))])
 
 
 def say(text: str, *, always: bool = False) -> None:
     """Talk to the person, on stderr; silent with --quiet unless `always`."""
     if always or not current_run().quiet:
         click.echo(printable_lines(text), err=True)
+
+
+def shown(value: object) -> str:
+    """A value of a row as people read it."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hubtool.cli._context import HubtoolCommand
+from hubtool.cli._options import dry_run_option
 from hubtool.cli._output import Row, answer_each, row_of
 
 
@@ -18,7 +19,8 @@ from hubtool.cli._output import Row, answer_each, row_of
 @click.option("--subdir", default="", metavar="DIR", help="Folder below the LoRA folder.")
 @click.option("--target", metavar="NAME[=ROOT]", help="The UI whose LoRA folder is meant. Default: the configured one.")
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="This very LoRA folder.")
-def command(specs: tuple[str, ...], target: str | None, to: Path | None, **choices: object) -> None:
+@dry_run_option
+def command(specs: tuple[str, ...], target: str | None, to: Path | None, *, dry_run: bool, **choices: object) -> None:
     """Install LoRAs and write them into loras.toml and loras.lock of the current folder.
 
     \b
@@ -34,9 +36,10 @@ def command(specs: tuple[str, ...], target: str | None, to: Path | None, **choic
     weight = choices.pop("weight")
     texts = {key: str(value) for key, value in choices.items()}
     wanted = Wanted(spec="", weight=weight if isinstance(weight, float) else None, **texts)
-    with project(target, to) as work:
+    with project(target, to, dry_run=dry_run) as work:
 
         def added(spec: str) -> Row:
-            return {"spec": spec, **row_of(work.add(spec, wanted))}
+            row = row_of(work.add(spec, wanted))
+            return {**row, "spec": row["spec"] or spec}
 
         answer_each(specs, added, lambda row: f"{row['name']}: {row['path']}", name="spec")

@@ -6,6 +6,7 @@ import click
 
 from hubtool.cli._context import current_run
 from hubtool.cli._group import HubtoolGroup
+from hubtool.cli._options import dry_run_option
 from hubtool.cli._output import answer, say
 
 
@@ -42,7 +43,8 @@ def get(key: str | None) -> None:
 @command.command("set")
 @click.argument("key")
 @click.argument("value")
-def set_(key: str, value: str) -> None:
+@dry_run_option
+def set_(key: str, value: str, *, dry_run: bool) -> None:
     """Write KEY into the config file; its comments and order stay.
 
     \b
@@ -53,8 +55,8 @@ def set_(key: str, value: str) -> None:
 
     run = current_run()
     path = config_path(run.config)
-    written = set_setting(path, key, value)
-    say(f"{key} is now {_shown(written)}, in {path}.")
+    written = set_setting(path, key, value, dry_run=dry_run)
+    say(f"{key} {'would be' if dry_run else 'is now'} {_shown(written)}, in {path}.")
     answer({"key": key, "value": written, "path": path}, str)
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def command(*, wants_links: bool, wants_near: bool, dry_run: bool) -> None:
     """Find installed files that are equal: in every byte, or in every tensor under another header.
 
-    Only files that could be equal are read. With --link, files equal in every byte take up their space once. With --near (which
-    needs torch), files are compared by what they do to the model, too: cosine at least 0.95, norms within a quarter.
+    Only files that could be equal are read. With --link, files equal in every byte take up their space once a disk. With --near
+    (which needs torch), files are compared by what they do to the model, too: cosine at least 0.95, norms within a quarter.
 
     \b
     hubtool dupes
@@ -42,11 +42,14 @@ def command(*, wants_links: bool, wants_near: bool, dry_run: bool) -> None:
         groups = duplicates(index, lambda one: say(f"Reading {one.path}"))
         if wants_near:
             groups += near_duplicates(index, groups, lambda path: say(f"Reading {path}"))
-    freed = 0
-    if wants_links and not dry_run:
-        freed = sum(link(group) for group in groups if group.kind == "bytes")
+    equal = [group for group in groups if group.kind == "bytes"] if wants_links and not dry_run else []
+    linked = [link(group) for group in equal]
+    left = [path for one in linked for path in one.left]
+    for path in left:
+        say(f"Left as it is, being a symbolic link or on another disk: {path}")
     rows = [row_of(group) for group in groups]
-    answer({"groups": rows, "freed_bytes": freed}, lambda: _text(groups))
+    freed = sum(one.freed_bytes for one in linked)
+    answer({"groups": rows, "freed_bytes": freed, "left": left}, lambda: _text(groups))
 
 
 def _text(groups: Sequence[Group]) -> str:

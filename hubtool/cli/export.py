@@ -29,11 +29,7 @@ def command(form: str, target: str | None, to: Path | None) -> None:
     hubtool export --format credits
     """
     from hubtool.cli._project import project
-    from hubtool.library.exports import export
-    from hubtool.library.lockfile import read_lock
-    from hubtool.library.manifest import read_manifest
 
     with project(target, to) as work:
-        wanted = read_manifest(work.manifest_path)
-        text = export(form, wanted, list(read_lock(work.lock_path).values()), work.place)
+        text = work.exported(form)
     answer({"format": form, "text": text}, lambda: text.rstrip("\n"))

@@ -6,13 +6,15 @@ import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
 from hubtool.cli._errors import exit_code
+from hubtool.cli._options import dry_run_option
 from hubtool.cli._output import Row, finish, row_of, say, show_rows
 
 
 @click.command(cls=HubtoolCommand)
 @click.argument("words", nargs=-1, required=True, metavar="FILE|NAME|DIR...")
 @click.option("--save", is_flag=True, help="Remember what the hub says of installed files, as if they came from there.")
-def command(words: tuple[str, ...], *, save: bool) -> None:
+@dry_run_option
+def command(words: tuple[str, ...], *, save: bool, dry_run: bool) -> None:
     """Ask the hubs which model and version files are, by their hashes; a whole folder takes a few questions.
 
     Shows what a file was trained on apart from the architecture that it fits, and who says so.
@@ -28,7 +30,7 @@ def command(words: tuple[str, ...], *, save: bool) -> None:
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
         paths = list(files_of(index, settings, words))
-        said = Identifier(index, open_hub(settings), save).identify(paths)
+        said = Identifier(index, open_hub(settings), save and not dry_run).identify(paths)
     show_rows([row_of(one) | {"error": None} for one in said.files], _text)
     for failure in said.failures:
         say(f"Not everything was asked: {failure}", always=True)

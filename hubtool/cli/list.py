@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -62,9 +63,10 @@ def _text(rows: Sequence[Listed]) -> str:
     if not rows:
         say("Nothing is installed here, or nothing matches. `hubtool install SPEC` installs a LoRA.")
         return ""
+    called = Counter(row.name for row in rows)
     cells = [
         (
-            row.name,
+            row.name if called[row.name] == 1 else str(row.path),  # two of one name are told apart, as commands need it
             row.base_model or row.architecture or "?",
             " ".join(row.parametrizations) or "?",
             row.target,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
+from hubtool.cli._options import dry_run_option
 from hubtool.cli._output import answer
 
 
 @click.command(cls=HubtoolCommand)
 @click.argument("hub", required=False, default="")
-def command(hub: str) -> None:
+@dry_run_option
+def command(hub: str, *, dry_run: bool) -> None:
     """Forget the API key that `login` stored. Keys in the environment stay where they are.
 
     \b
@@ -21,8 +23,9 @@ def command(hub: str) -> None:
 
     settings = current_run().settings()
     name = hub or settings.hub
-    removed = log_out(settings, name)
+    removed = log_out(settings, name, dry_run=dry_run)
+    verb = "would be" if dry_run else "is"
     answer(
         {"hub": name, "removed": removed},
-        lambda: f"The key for {name} is forgotten." if removed else f"There was no stored key for {name}.",
+        lambda: f"The key for {name} {verb} forgotten." if removed else f"There was no stored key for {name}.",
     )

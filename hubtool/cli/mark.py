@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
-from hubtool.cli._output import Row, answer_each, row_of, say
+from hubtool.cli._options import NOTHING_WRITTEN, dry_run_option
+from hubtool.cli._output import Row, answer_each, row_of, say, shown
 
 
 @click.command(cls=HubtoolCommand)
@@ -14,7 +15,9 @@ from hubtool.cli._output import Row, answer_each, row_of, say
 @click.option("--untag", "untags", multiple=True, metavar="TAG", help="Remove a tag (repeatable).")
 @click.option("--favourite/--no-favourite", default=None, help="Make it a favourite, or no longer.")
 @click.option("--rating", type=click.IntRange(0, 5), help="From 1 to 5; 0 takes it back.")
-@click.option("--weight", type=float, help="The strength that you prefer; 0 takes it back.")
+@click.option(
+    "--weight", type=click.FloatRange(-100, 100), metavar="W", help="The strength that you prefer; 0 takes it back."
+)
 @click.option("--triggers", metavar="WORDS", help="Your own trigger words, separated by commas.")
 @click.option("--negative", metavar="WORDS", help="What belongs into the negative prompt.")
 @click.option(
@@ -25,7 +28,8 @@ from hubtool.cli._output import Row, answer_each, row_of, say
     help="A group of trigger words.",
 )
 @click.option("--notes", metavar="TEXT", help="Anything.")
-def command(names: tuple[str, ...], **said: object) -> None:
+@dry_run_option
+def command(names: tuple[str, ...], *, dry_run: bool, **said: object) -> None:
     """Tag, rate and annotate installed LoRAs; set the strength and the trigger words that you prefer.
 
     Written into the sidecars that UIs read (A1111's, SwarmUI's, LoRA Manager's) and into NAME.hubtool.json for what they have no
@@ -36,17 +40,19 @@ def command(names: tuple[str, ...], **said: object) -> None:
     hubtool mark hero --outfit "armor: silver armor, cape / casual clothes"
     """
     from hubtool.library.finding import Finder
-    from hubtool.library.marking import changes_from, copies_of, mark
+    from hubtool.library.marking import changes_from, copies_of, mark, said_after
     from hubtool.library.scan import fresh_index
 
-    settings = current_run().settings()
+    if dry_run:
+        say(NOTHING_WRITTEN)
+    settings, work = current_run().settings(), said_after if dry_run else mark
     with fresh_index(settings, say) as index:
         finder = Finder(index, settings)
 
         def marked(name: str) -> Row:
             model = finder.find(name, copies_alike=True)
             says_something = bool(changes_from(model.said, said))
-            said_now = mark(index, model, lambda before: changes_from(before, said)) if says_something else model.said
+            said_now = work(index, model, lambda before: changes_from(before, said)) if says_something else model.said
             also = [str(twin.path) for twin in copies_of(index, model)]
             return {"name": model.name, "path": str(model.path), "also": also} | row_of(said_now)
 
@@ -55,8 +61,4 @@ def command(names: tuple[str, ...], **said: object) -> None:
 
 def _text(row: Row) -> str:
     fields = ((key, value) for key, value in row.items() if key not in {"name", "path", "also", "error"} and value)
-    return "\n".join([str(row["name"]), *(f"  {key}: {_shown(value)}" for key, value in fields)])
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "\n".join([str(row["name"]), *(f"  {key}: {shown(value)}" for key, value in fields)])

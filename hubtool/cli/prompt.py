@@ -9,10 +9,10 @@ import click
 
 from hubtool.cli._context import current_run
 from hubtool.cli._group import HubtoolGroup
-from hubtool.cli._output import answer, say, table
+from hubtool.cli._output import answer, finish, say, table, verdict_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hubtool.library.index import Index
     from hubtool.library.prompt_writing import Rewritten
@@ -56,15 +56,17 @@ def parse(text: str, dialect: str, *, negative: bool, install: bool) -> None:
     echo "$PROMPT" | hubtool prompt parse - --json
     """
     from hubtool.library.references import read_prompt
-    from hubtool.library.resolving import install_named
+    from hubtool.library.resolving import Completed, install_named
     from hubtool.library.scan import fresh_index
 
-    settings, prompt = current_run().settings(), _read(text)
+    settings, prompt, done = current_run().settings(), _read(text), Completed([])
     with fresh_index(settings, say) as index:
         if install:
-            install_named(index, settings, prompt, say)
+            done = install_named(index, settings, prompt, say)
         found = read_prompt(index, settings, prompt, dialect, negative=negative)
-    answer({"tags": found.tags, "prompt": found.prompt, "missing": found.missing}, lambda: _text(found))
+    here = {one.name: one.path.stem for one in done.references if one.status == "renamed" and one.path}
+    answer({"tags": found.tags, "prompt": found.prompt, "missing": found.missing}, lambda: _text(found, here))
+    finish([verdict_of(done.asked, done.errors)])
 
 
 @command.command()
@@ -72,15 +74,17 @@ def parse(text: str, dialect: str, *, negative: bool, install: bool) -> None:
 @click.option("--to", required=True, type=click.Choice(DIALECTS), help="The UI that shall read it.")
 @_dialect
 def convert(text: str, to: str, dialect: str) -> None:
-    """Spell the tags of a prompt for another UI; what that UI cannot say is told.
+    """Spell the tags of a prompt for another UI, each LoRA by the name by which that UI finds its file.
+
+    What that UI cannot say, and names of which the library knows no file, are told.
 
     \b
     hubtool prompt convert --to comfyui "a castle <lora:pixel-art:0.5:0.8>"
     hubtool prompt convert --dialect swarmui --to a1111 - < prompt.txt
     """
-    from hubtool.library import prompt_writing
+    from hubtool.library.relinking import converted
 
-    _show(prompt_writing.convert(_read(text), dialect, to))
+    _change(lambda index, settings, said: converted(index, settings, said, dialect, to), text)
 
 
 @command.command()
@@ -193,7 +197,8 @@ def _show(done: Rewritten) -> None:
     answer({"prompt": done.prompt, "lost": done.lost, "changed": done.changed}, lambda: done.prompt)
 
 
-def _text(found: References) -> str:
+def _text(found: References, here: Mapping[str, str]) -> str:
+    """Lines for people; `here` are the names that files have of which that was told already."""
     for tag in found.tags:
         if tag.problem:
             say(f"{tag.raw}: {tag.problem}.")
@@ -201,12 +206,14 @@ def _text(found: References) -> str:
             say(f"{tag.name} has strengths by block: {':'.join(tag.extras)}.")
         if tag.section:
             say(f"{tag.name} is for {tag.section} alone.")
-        if tag.suggestions:
+        if tag.suggestions and tag.name not in here:
             say(f"{tag.name} is not installed. Did you mean {' or '.join(tag.suggestions)}?")
     if not found.tags:
         say("The prompt names no adapters.")
         return ""
+    files = [tag.path or (f"here as {here[tag.name]}" if tag.name in here else "not installed") for tag in found.tags]
     cells = [
-        (tag.name, f"{tag.text_encoder:g}", f"{tag.denoiser:g}", tag.path or "not installed") for tag in found.tags
+        (tag.name, f"{tag.text_encoder:g}", f"{tag.denoiser:g}", file)
+        for tag, file in zip(found.tags, files, strict=True)
     ]
     return table(cells, ("NAME", "TEXT ENCODER", "DENOISER", "FILE"))

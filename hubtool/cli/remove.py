@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from hubtool.cli._context import HubtoolCommand
+from hubtool.cli._options import dry_run_option
 from hubtool.cli._output import Row, answer_each
 
 
 @click.command(cls=HubtoolCommand)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def command(names: tuple[str, ...]) -> None:
+@dry_run_option
+def command(names: tuple[str, ...], *, dry_run: bool) -> None:
     """Take LoRAs out of loras.toml and loras.lock; the files stay until `hubtool sync --prune`.
 
     \b
@@ -18,7 +20,7 @@ def command(names: tuple[str, ...]) -> None:
     """
     from hubtool.cli._project import project
 
-    with project() as work:
+    with project(dry_run=dry_run) as work:
 
         def removed(name: str) -> Row:
             work.remove(name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from hubtool.cli._context import HubtoolCommand, current_run
-from hubtool.cli._output import answer_each, row_of, say, table
+from hubtool.cli._output import answer_each, row_of, say, table, verdict_of
 
 if TYPE_CHECKING:
     from hubtool.cli._output import Row
@@ -34,20 +35,33 @@ def command(inputs: tuple[str, ...], *, install: bool) -> None:
 
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
-        answer_each(inputs, lambda text: _row(text, index, settings, install=install), _text, name="input")
+        said: set[str] = set()
+        answer_each(
+            inputs,
+            lambda text: _row(text, index, settings, install=install),
+            lambda row: _text(row, said, install=install),
+            name="input",
+        )
 
 
 def _row(text: str, index: Index, settings: Settings, *, install: bool) -> Row:
-    from hubtool.library.resolving import installed_missing, read_input, resolve_all
+    from hubtool.library.resolving import Completed, hashes_unknown, installed_missing, read_input, resolve_all
 
     reading = read_input(text)
-    references = resolve_all(index, reading)
+    done = Completed(resolve_all(index, reading))
     if install:
-        references = installed_missing(settings, references, say)
-    return {"input": text, "program": reading.program, "references": [row_of(reference) for reference in references]}
+        done = installed_missing(settings, done.references, say)
+    return {
+        "input": text,
+        "program": reading.program,
+        "references": [row_of(reference) for reference in done.references],
+        "note": hashes_unknown(index) if any(one.status == "missing" and one.hash for one in done.references) else "",
+        "_exit": verdict_of(done.asked, done.errors),
+    }
 
 
-def _text(row: Row) -> str:
+def _text(row: Row, said: set[str], *, install: bool) -> str:
+    """Lines for people; `said` are the notes that they have read already."""
     references = row["references"]
     rows = references if isinstance(references, list) else []
     if not rows:
@@ -56,7 +70,13 @@ def _text(row: Row) -> str:
     for reference in rows:
         if reference["note"]:
             say(reference["note"])
-        if reference["status"] == "missing" and reference["spec"]:
-            say(f"{reference['name']} is not here: hubtool install {reference['spec']}")
+        if reference["section"]:
+            say(f"{reference['name']} is for SwarmUI's section {reference['section']} alone.")
+        if reference["status"] == "missing" and reference["spec"] and not install:
+            say(f"{reference['name']} is not here: hubtool install {shlex.quote(str(reference['spec']))}")
+    note = str(row["note"])
+    if note and note not in said:
+        said.add(note)
+        say(note)
     cells = [(one["name"], f"{one['weight']:g}", one["status"], one["path"] or one["spec"] or "") for one in rows]
     return table(cells, ("NAME", "STRENGTH", "STATUS", "FILE"))

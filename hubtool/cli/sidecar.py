@@ -9,7 +9,8 @@ import click
 
 from hubtool.cli._context import current_run
 from hubtool.cli._group import HubtoolGroup
-from hubtool.cli._output import Row, answer_each, row_of, say
+from hubtool.cli._options import NOTHING_WRITTEN, dry_run_option
+from hubtool.cli._output import Row, answer_each, row_of, say, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,8 @@ def show(names: tuple[str, ...]) -> None:
 @command.command()
 @_names
 @click.option("--sidecar", metavar="LIST", help="Formats to write. Default: those that the target's UI reads.")
-def write(names: tuple[str, ...], sidecar: str | None) -> None:
+@dry_run_option
+def write(names: tuple[str, ...], sidecar: str | None, *, dry_run: bool) -> None:
     """Write sidecars with what is known, or complete those that are there; nothing that you wrote is changed.
 
     \b
@@ -58,18 +60,19 @@ def write(names: tuple[str, ...], sidecar: str | None) -> None:
 
     def written(index: Index, model: Installed) -> Row:
         formats = choose_sidecars(sidecar, target_named(model.target).sidecars)
-        written = write_sidecars(index, model, formats)
+        written = write_sidecars(index, model, formats, dry_run=dry_run)
         for path in dict.fromkeys(one.path(model.path) for one in formats):
             if path not in written and os.path.lexists(path):
                 say(f"{path} holds something else and was left alone.")
         return {"written": list(map(str, written))}
 
-    _each(names, written)
+    _each(names, written, dry_run=dry_run)
 
 
 @command.command("import")
 @_names
-def import_(names: tuple[str, ...]) -> None:
+@dry_run_option
+def import_(names: tuple[str, ...], *, dry_run: bool) -> None:
     """Take over what other programs' sidecars say of LoRAs: favourites, notes, strengths, trigger words, source.
 
     \b
@@ -77,12 +80,13 @@ def import_(names: tuple[str, ...]) -> None:
     """
     from hubtool.library.describing import import_sidecars
 
-    _each(names, lambda index, model: row_of(import_sidecars(index, model)))
+    _each(names, lambda index, model: row_of(import_sidecars(index, model, dry_run=dry_run)), dry_run=dry_run)
 
 
 @command.command()
 @_names
-def sync(names: tuple[str, ...]) -> None:
+@dry_run_option
+def sync(names: tuple[str, ...], *, dry_run: bool) -> None:
     """Complete every sidecar of LoRAs with what the others know.
 
     \b
@@ -90,13 +94,18 @@ def sync(names: tuple[str, ...]) -> None:
     """
     from hubtool.library.describing import sync_sidecars
 
-    _each(names, lambda index, model: {"written": list(map(str, sync_sidecars(index, model)))})
+    def synced(index: Index, model: Installed) -> Row:
+        return {"written": list(map(str, sync_sidecars(index, model, dry_run=dry_run)))}
+
+    _each(names, synced, dry_run=dry_run)
 
 
-def _each(names: tuple[str, ...], work: Callable[[Index, Installed], Row]) -> None:
+def _each(names: tuple[str, ...], work: Callable[[Index, Installed], Row], *, dry_run: bool = False) -> None:
     from hubtool.library.finding import Finder
     from hubtool.library.scan import fresh_index
 
+    if dry_run:
+        say(NOTHING_WRITTEN)
     settings = current_run().settings()
     with fresh_index(settings, say) as index:
         finder = Finder(index, settings)
@@ -114,7 +123,7 @@ def _text(row: Row) -> str:
         if key in {"name", "error"} or not value:
             continue
         if isinstance(value, dict):
-            lines += [f"  {key}:", *(f"    {inner}: {entry}" for inner, entry in value.items())]
+            lines += [f"  {key}:", *(f"    {inner}: {shown(entry)}" for inner, entry in value.items())]
         else:
-            lines.append(f"  {key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+            lines.append(f"  {key}: {shown(value)}")
     return "\n".join(lines)

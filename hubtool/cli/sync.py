@@ -31,8 +31,8 @@ def command(target: str | None, to: Path | None, *, frozen: bool, prune: bool, d
     """
     from hubtool.cli._project import project
 
-    with project(target, to) as work:
-        done = work.sync(frozen=frozen, prune=prune, dry_run=dry_run)
+    with project(target, to, dry_run=dry_run) as work:
+        done = work.sync(frozen=frozen, prune=prune)
     rows = [row_of(one) | {"error": describe(one.error) if one.error else None} for one in done]
     show_rows(rows, lambda row: f"{row['status']}: {row['path']}")
     finish([exit_code(one.error.code) if one.error else 0 for one in done])

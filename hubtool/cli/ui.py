@@ -9,6 +9,7 @@ import click
 
 from hubtool.cli._context import current_run
 from hubtool.cli._group import HubtoolGroup
+from hubtool.cli._options import dry_run_option
 from hubtool.cli._output import answer, say, table
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ def list_() -> None:
 
 @command.command()
 @click.argument("place", metavar="NAME=ROOT")
+@dry_run_option
 @click.option(
     "--share", type=click.Path(path_type=Path), metavar="DIR", help="Let this ComfyUI read the LoRA folder DIR, too."
 )
-def add(place: str, share: Path | None) -> None:
+def add(place: str, share: Path | None, *, dry_run: bool) -> None:
     """Make the UI in the folder ROOT known as NAME, for `--target NAME`; its LoRA folders are kept up with.
 
     NAME is a target (a1111, forge, sdnext, comfyui, invokeai, swarmui, fooocus, diffusers), or any word where the files in
@@ -69,10 +71,10 @@ def add(place: str, share: Path | None) -> None:
     hubtool ui add comfyui=~/ComfyUI
     hubtool ui add comfyui=~/ComfyUI --share ~/stable-diffusion-webui/models/Lora
     """
-    from hubtool.library.adding_ui import added_ui
+    from hubtool.library.adding_ui import Addition, added_ui
 
     run = current_run()
-    found = added_ui(run.settings(), run.config, place, share, say)
+    found = added_ui(run.settings(), run.config, Addition(place, share, dry_run), say)
     _show([found], "")
 
 

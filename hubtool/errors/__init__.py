@@ -6,14 +6,15 @@ HubtoolError                  str(error) is one sentence; .hint is the next thin
 ├─ OutputExists       (path)  refused to overwrite
 ├─ MissingExtra               an optional package is needed
 ├─ StorageProblem     (path)  the disk said no: full, read-only, gone
-├─ FileProblem        (path)  FileMissing · NotRegularFile · BadHeader · TruncatedFile · UnsafePickle · UnknownFormat
+├─ FileProblem        (path)  FileMissing · FolderMissing · NotRegularFile · BadHeader · TruncatedFile · UnsafePickle ·
+│                             UnknownFormat
 ├─ NamingProblem      (key)   UnknownDialect · UnknownArchitecture · AmbiguousArchitecture · KeyClash
 ├─ AdapterProblem     (module) NotRepresentable · BrokenAdapter · NotAnAdapter · NonFinite · IncompatibleAdapters
 ├─ CheckpointProblem  (path)  IncompatibleCheckpoints
 ├─ HubProblem         (url)   NotFound · NeedsToken · Forbidden · EarlyAccess · RateLimited · NetworkFailure · BadAnswer ·
 │                             HashMismatch · WrongFile · Offline · BrowserNeeded · AmbiguousSpec · BadSpec ·
 │                             UnsafeAddress
-└─ LibraryProblem     (name)  NameTaken · NotInstalled · AmbiguousName · LockProblem · ContentChanged
+└─ LibraryProblem     (name)  NameTaken · NotInstalled · NotWanted · AmbiguousName · LockProblem · ContentChanged
 ```
 
 `code` is what JSON carries; `hubtool.cli._errors` maps it to an exit code and the docs list both.
@@ -36,6 +37,7 @@ from hubtool.errors.files import (
     BadHeader,
     FileMissing,
     FileProblem,
+    FolderMissing,
     NotRegularFile,
     TruncatedFile,
     UnknownFormat,
@@ -59,7 +61,15 @@ from hubtool.errors.hubs import (
     UnsafeFile,
     WrongFile,
 )
-from hubtool.errors.library import AmbiguousName, ContentChanged, LibraryProblem, LockProblem, NameTaken, NotInstalled
+from hubtool.errors.library import (
+    AmbiguousName,
+    ContentChanged,
+    LibraryProblem,
+    LockProblem,
+    NameTaken,
+    NotInstalled,
+    NotWanted,
+)
 from hubtool.errors.naming import AmbiguousArchitecture, KeyClash, NamingProblem, UnknownArchitecture, UnknownDialect
 
 __all__ = [
@@ -78,6 +88,7 @@ __all__ = [
     "EarlyAccess",
     "FileMissing",
     "FileProblem",
+    "FolderMissing",
     "Forbidden",
     "HashMismatch",
     "HubProblem",
@@ -98,6 +109,7 @@ __all__ = [
     "NotInstalled",
     "NotRegularFile",
     "NotRepresentable",
+    "NotWanted",
     "Offline",
     "OutputExists",
     "RateLimited",

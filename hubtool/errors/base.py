@@ -33,8 +33,8 @@ class OutputExists(HubtoolError):
     code = "exists"
     hint = "Use `--force` to replace it, or choose another name with `-o`."
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"The output exists: {path}")
+    def __init__(self, path: Path, *, hint: str | None = None) -> None:
+        super().__init__(f"The output exists: {path}", hint=hint)
         self.path = path
 
 

@@ -27,6 +27,16 @@ class FileMissing(FileProblem):
     hint = "Check the path; `hubtool list` shows what is installed."
 
 
+class FolderMissing(FileProblem):
+    """There is no folder at this path; perhaps there is a file."""
+
+    code = "file_not_found"
+    hint = "Check the path; a disk may not be mounted."
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, f"There is no such folder: {path}")
+
+
 class NotRegularFile(FileProblem):
     """A folder, pipe, device or socket where a file was expected."""
 

@@ -41,6 +41,17 @@ class NotInstalled(LibraryProblem):
         self.suggestions = tuple(suggestions)
 
 
+class NotWanted(LibraryProblem):
+    """The manifest has no LoRA of this name; `suggestions` are close ones."""
+
+    code = "not_installed"
+
+    def __init__(self, name: str, manifest: str, suggestions: Sequence[str] = ()) -> None:
+        close = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Look into {manifest} for its names."
+        super().__init__(name, f"{manifest} has no LoRA called {name!r}.", hint=close)
+        self.suggestions = tuple(suggestions)
+
+
 class AmbiguousName(LibraryProblem):
     """Several files of the library have this name; `paths` are theirs."""
 

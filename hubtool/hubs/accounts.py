@@ -52,8 +52,8 @@ def store_of(settings: Settings) -> Store:
     return Store(settings.directories.config / "tokens.json")
 
 
-def log_in(settings: Settings, hub: str, token: str) -> Account:
-    """Store a token for a hub after the hub said whose it is.
+def log_in(settings: Settings, hub: str, token: str, *, dry_run: bool = False) -> Account:
+    """Store a token for a hub after the hub said whose it is; a trial asks, and stores nothing.
 
     Raises:
         NeedsToken: the hub does not know it. UsageProblem: it cannot be one, or the hub has no accounts.
@@ -63,13 +63,16 @@ def log_in(settings: Settings, hub: str, token: str) -> Account:
     if not token:
         raise UsageProblem("The token is empty.", hint="Copy an API key from the hub's account page.")
     account = _verified(settings, hub, token)
+    if dry_run:
+        return account
     site = site_of(settings, hub)
     return replace(account, source=store_of(settings).write(key_of(origin(site.base)), token))
 
 
-def log_out(settings: Settings, hub: str) -> bool:
-    """Forget the stored token of a hub; whether there was one."""
-    return store_of(settings).remove(key_of(origin(site_of(settings, hub).base)))
+def log_out(settings: Settings, hub: str, *, dry_run: bool = False) -> bool:
+    """Forget the stored token of a hub; whether there was one, or is one in a trial."""
+    store, key = store_of(settings), key_of(origin(site_of(settings, hub).base))
+    return bool(store.read(key).value) if dry_run else store.remove(key)
 
 
 def who_am_i(settings: Settings, hub: str) -> Account:

@@ -42,6 +42,16 @@ def safe_name(raw: str) -> str | None:
     return _unreserved(_shortened(name))
 
 
+def is_legal(name: str) -> bool:
+    """Whether a file or folder can have this very name on every system.
+
+    >>> is_legal("a=b (1).safetensors"), is_legal("nul:.safetensors"), is_legal("CON"), is_legal("a ")
+    (True, False, False, False)
+    """
+    is_plain = bool(name) and not re.search(r"[\x00-\x1f/\\]", name) and name.translate(_ILLEGAL) == name
+    return is_plain and not name.endswith((" ", ".")) and _unreserved(name) == name
+
+
 def final_name(candidates: Iterable[str], fallback: str, suffixes: tuple[str, ...] = _SUFFIXES) -> str:
     """The first usable candidate, with an extension that says what it is: one of `suffixes`, else `.safetensors`."""
     name = next((name for raw in candidates if (name := safe_name(raw))), None) or fallback

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.errors import NotInstalled, UsageProblem
 from hubtool.library.prompt_writing import Rewritten, add, spell
-from hubtool.library.prompts import Tag
+from hubtool.library.prompts import LORA_KINDS, Tag, parse
 from hubtool.library.record import split_words
 from hubtool.library.resolve import Names
 
@@ -39,8 +40,16 @@ def added(index: Index, text: str, wish: str, dialect: str, words: Words) -> Rew
     tag = Tag("lora", found.name, strength, strength, None, raw="")
     written, _ = spell(tag, dialect)
     chosen, negative = _outfit(found, words.outfit) if words.outfit else (found.trigger_words, found.own.negative)
-    said = (f"The negative prompt of {found.name}: {negative}",) if negative else ()
-    return replace(add(text, written, chosen[: words.most]), lost=said)
+    said = [f"The negative prompt of {found.name}: {negative}"] if negative else []
+    said += [f"{found.name} is in the prompt already: {raw}" for raw in _already(index, text, dialect, found)]
+    return replace(add(text, written, chosen[: words.most]), lost=tuple(said))
+
+
+def _already(index: Index, text: str, dialect: str, found: Installed) -> list[str]:
+    """The tags of a prompt that mean this file."""
+    names = Names(index.labels())
+    tags = [(tag, names.find(tag.name, dialect)) for tag in parse(text, dialect).tags if tag.kind in LORA_KINDS]
+    return [tag.raw for tag, label in tags if label and label.path == str(found.path)]
 
 
 def _outfit(found: Installed, name: str) -> tuple[tuple[str, ...], str]:
@@ -48,7 +57,7 @@ def _outfit(found: Installed, name: str) -> tuple[tuple[str, ...], str]:
     groups = {title.strip().casefold(): rest for title, _, rest in (one.partition(":") for one in found.own.outfits)}
     if name.casefold() not in groups:
         known = ", ".join(one.partition(":")[0] for one in found.own.outfits) or "none"
-        hint = f'`hubtool mark {found.name} --outfit "{name}: WORDS"` makes one.'
+        hint = f"`{shlex.join(['hubtool', 'mark', found.name, '--outfit', f'{name}: WORDS'])}` makes one."
         raise UsageProblem(f"{found.name} has no outfit {name}; it has {known}.", hint=hint)
     positive, _, negative = groups[name.casefold()].partition(" / ")
     return split_words(positive), negative.strip() or found.own.negative

@@ -56,7 +56,7 @@ def all_settings(settings: Settings) -> dict[str, Value]:
     }
 
 
-def set_setting(path: Path, key: str, text: str) -> Value:
+def set_setting(path: Path, key: str, text: str, *, dry_run: bool = False) -> Value:
     """Write one key of a config file; the value as it will be read.
 
     Raises:
@@ -74,7 +74,8 @@ def set_setting(path: Path, key: str, text: str) -> Value:
         table[name] = value
     if _parsed(path, new) != expected:
         raise UsageProblem(f"{key} does not stand on one line of its own in {path}.", hint="Change it by hand.")
-    write_text(path, new, force=True)
+    if not dry_run:
+        write_text(path, new, force=True)
     return value
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hubtool.library.digest import hashed
 from hubtool.library.history import changes_of
 from hubtool.library.record import Own
-from hubtool.library.sidecar import Card, all_sidecars, fill, read_sidecars
+from hubtool.library.sidecar import Card, Filling, all_sidecars, can_fill, fill, read_sidecars
 from hubtool.library.sidecars.preview import existing_preview
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ def layers_of(model: Installed) -> Layers:
     return Layers(model.name, model.path, there, header, hub, said, holds, changes_of(model.path))
 
 
-def write_sidecars(index: Index, model: Installed, formats: Sequence[Sidecar]) -> tuple[Path, ...]:
-    """Write or complete sidecars with what is known; those that are there afterwards.
+def write_sidecars(
+    index: Index, model: Installed, formats: Sequence[Sidecar], *, dry_run: bool = False
+) -> tuple[Path, ...]:
+    """Write or complete sidecars with what is known; those that are there afterwards, or would be.
 
     Raises:
         StorageProblem: one cannot be written. FileProblem: the model cannot be read.
@@ -64,21 +66,19 @@ def write_sidecars(index: Index, model: Installed, formats: Sequence[Sidecar]) -
     # LoRA Manager and Stability Matrix know a file by its hash
     card = card_of(index, hashed(index, model))
     written = ((one, one.fields(card)) for one in formats)
-    done = [
-        one.path(model.path)
-        for one, fields in written
-        if fields and fill(one.path(model.path), fields, one.identity, one.placed)
-    ]
-    return tuple(done)
+    fillings = [Filling(one.path(model.path), fields, one.identity, one.placed) for one, fields in written if fields]
+    return tuple(one.path for one in fillings if (can_fill(one.path) if dry_run else one.write()))
 
 
-def import_sidecars(index: Index, model: Installed) -> Own:
-    """Take over what the sidecars of other programs say into our own sidecar and the index.
+def import_sidecars(index: Index, model: Installed, *, dry_run: bool = False) -> Own:
+    """Take over what the sidecars of other programs say into our own sidecar and the index; what that is.
 
     Raises:
         StorageProblem: it cannot be written.
     """
     own, origin = read_sidecars(model.path)
+    if dry_run:
+        return own
     if own != Own():
         mine = all_sidecars()["hubtool"]
         said = replace(model, own=own, origin=model.origin or origin).said
@@ -88,14 +88,14 @@ def import_sidecars(index: Index, model: Installed) -> Own:
     return own
 
 
-def sync_sidecars(index: Index, model: Installed) -> tuple[Path, ...]:
+def sync_sidecars(index: Index, model: Installed, *, dry_run: bool = False) -> tuple[Path, ...]:
     """Complete every sidecar that is there with what the others know; nothing that says something is changed.
 
     Raises:
         StorageProblem: one cannot be written.
     """
     there = [one for one in all_sidecars().values() if one.is_beside(model.path)]
-    return write_sidecars(index, model, there)
+    return write_sidecars(index, model, there, dry_run=dry_run)
 
 
 def card_of(index: Index, model: Installed) -> Card:

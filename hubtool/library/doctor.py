@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.library.companions import MODELS
-from hubtool.library.doctor_claims import bogus_hashes, case_twins, dotted, reserved, unfinished, wrong_base
-from hubtool.library.naming import folded
+from hubtool.library.doctor_claims import (
+    bogus_hashes,
+    broken_sidecars,
+    case_twins,
+    dotted,
+    reserved,
+    unfinished,
+    wrong_base,
+)
+from hubtool.library.journal import TRASH
 from hubtool.library.problem import LibraryFinding, quoted, renaming
 from hubtool.library.resolve import RESERVED
 from hubtool.library.sidecar import all_sidecars
 from hubtool.library.target import target_named
-from hubtool.library.tidying import TRASH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +38,9 @@ if TYPE_CHECKING:
     Rule = Callable[[Folder, Sequence[Installed]], Iterator[LibraryFinding]]
 
 LONG_PATH = 259  # characters: Windows' MAX_PATH without its terminator
-_WINDOWS = frozenset('<>:"|?*')
+_WINDOWS = frozenset('<>:"|?*\\')
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # how Python holds such a byte
 _WILDCARD = re.compile(r"__[^_].*?__")  # `__name__`, also amid other words (sd-dynamic-prompts)
 
 
@@ -60,12 +69,12 @@ def unusable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFind
 
 
 def equal_stems(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
-    """Two files of one name, of which a UI that knows names alone loads one."""
+    """Two files of one name, letter by letter as UIs compare, of which a UI that knows names alone loads one."""
     if not target_named(folder.target).flat_names:
         return
     groups: dict[str, list[Installed]] = defaultdict(list)
     for one in files:
-        groups[folded(one.path)].append(one)
+        groups[one.name].append(one)
     for group in groups.values():
         for one in group[1:]:
             message = f"{one.name} is also the name of {group[0].path}; {folder.target} loads one of them."
@@ -112,7 +121,11 @@ def unportable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFi
     del folder
     for one in files:
         name = one.path.name
-        if _WINDOWS & set(name) or one.name.endswith((" ", ".")):
+        if _CONTROLS.search(name):
+            message = (
+                f"The name {name!r} holds a control character: Windows cannot have it, and a terminal may obey it."
+            )
+        elif _WINDOWS & set(name):
             message = f"Windows cannot have a file called {name}."
         elif len(str(one.path)) > LONG_PATH:
             message = f"The path is {len(str(one.path))} characters long; Windows' programs stop at {LONG_PATH}."
@@ -124,7 +137,7 @@ def unportable(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFi
 
 
 def left_overs(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
-    """Links that lead nowhere, and sidecars without a model."""
+    """Links that lead nowhere, sidecars without a model, and models whose name no UI can write down."""
     del files
     if not folder.path.is_dir():
         return
@@ -134,7 +147,11 @@ def left_overs(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFi
             continue
         for name in sorted(names):
             path = Path(parent) / name
-            if path.is_symlink() and not path.exists():
+            if path.suffix.lower() in MODELS and _NOT_UTF8.search(name):
+                shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+                message = f"The name {shown} is not UTF-8, so hubtool passes the file over, as JSON and most UIs cannot hold it."
+                yield LibraryFinding("not_utf8", "error", path, message, "Rename the file with `mv` or a file manager.")
+            elif path.is_symlink() and not path.exists():
                 message = f"{name} is a link that leads nowhere: {path.readlink()}"
                 yield LibraryFinding(
                     "dangling_link", "error", path, message, "Delete the link, or bring its file back."
@@ -176,6 +193,7 @@ RULES: tuple[Rule, ...] = (
     dotted,
     wrong_base,
     bogus_hashes,
+    broken_sidecars,
     left_overs,
     unfinished,
     pictures,

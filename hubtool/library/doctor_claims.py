@@ -11,9 +11,10 @@ from hubtool.errors import UsageProblem
 from hubtool.formats.hashing import is_empty_hash
 from hubtool.hubs.names import is_reserved
 from hubtool.library.companions import MODELS
+from hubtool.library.journal import TRASH
 from hubtool.library.litter import HIDDEN
 from hubtool.library.problem import LibraryFinding, quoted, renaming
-from hubtool.library.tidying import TRASH
+from hubtool.library.sidecar import all_sidecars, read_table
 from hubtool.operations.base_models import architectures_of
 
 if TYPE_CHECKING:
@@ -103,12 +104,22 @@ def dotted(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFindin
         yield LibraryFinding("dotted", "warning", one.path, message, renaming(one.path))
     if names and folder.target in {"sdnext", "comfyui"}:
         message = (
-            f"{len(names)} names have dots, {names[0]} for one; SD.Next's prompts spell them with _, and some nodes of ComfyUI "
-            "take what follows for an extension."
+            f"{names[0]} has dots{f', as {len(names) - 1} more have' if names[1:] else ''}; SD.Next's prompts spell them with _, "
+            "and some nodes of ComfyUI take what follows for an extension."
         )
         yield LibraryFinding(
             "dotted", "warning", folder.path, message, "Write such names with their extension, or rename them."
         )
+
+
+def broken_sidecars(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:
+    """Sidecars that hold no JSON object: programs pass them over, or fail, and we complete none."""
+    del folder
+    for one in files:
+        for path in dict.fromkeys(sidecar.path(one.path) for sidecar in all_sidecars().values()):
+            if path.is_file() and read_table(path) is None:
+                message = f"{path.name} holds no JSON object; nothing in it is read, and nothing is added to it."
+                yield LibraryFinding("sidecar", "warning", path, message, "Correct it by hand, or delete it.")
 
 
 def case_twins(folder: Folder, files: Sequence[Installed]) -> Iterator[LibraryFinding]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from hubtool.errors import FileProblem, StorageProblem
 from hubtool.formats.atomic import reraise, sync_folder
 from hubtool.library.digest import hashed
+from hubtool.library.litter import HIDDEN
+from hubtool.library.placing import NO_HARD_LINK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +34,14 @@ class Group:
     paths: tuple[Path, ...]  # hard links of one file count once
     wasted_bytes: int  # what all but one of them take up; of near ones, but for the largest
     cosine: float | None = None  # of near ones: the lowest between what the first does and what another does
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What became of a group whose files were to be one."""
+
+    freed_bytes: int
+    left: tuple[Path, ...]  # a symbolic link, or on another disk than the first, or on one that has no hard links
 
 
 def near_duplicates(index: Index, equal: Sequence[Group], progress: Callable[[Path], None]) -> list[Group]:
@@ -70,9 +80,9 @@ def _alike(models: Iterable[Installed]) -> list[Installed]:
 
 
 def _once(models: Iterable[Installed]) -> list[Installed]:
-    """Hard links of one file count once."""
+    """A file and the links to it count once, under its own name."""
     inodes: dict[tuple[int, int], Installed] = {}
-    for one in models:
+    for one in sorted(models, key=lambda one: one.path.is_symlink()):
         with contextlib.suppress(OSError):
             status = one.path.stat()
             inodes.setdefault((status.st_dev, status.st_ino), one)
@@ -106,23 +116,39 @@ def _group(kind: str, models: Sequence[Installed]) -> Group:
     return Group(kind, tuple(one.path for one in models), sum(sizes[:-1]))
 
 
-def link(group: Group) -> int:
-    """Replace all but the first file of a group of equal bytes by hard links to it; how many bytes that freed.
+def link(group: Group) -> Linked:
+    """Replace the files of a group of equal bytes by hard links to the first of them on the same disk.
+
+    Symbolic links stay, and so does what the disk cannot link.
 
     Raises:
-        StorageProblem: they lie on different disks, or the disk knows no hard links; nothing is lost then.
+        StorageProblem: the disk refuses otherwise; every file is whole all the same.
     """
-    first, *others = group.paths
-    freed = 0
-    for other in others:
-        size = other.stat().st_size
-        temporary = other.with_name(f".hubtool-{secrets.token_hex(6)}.tmp")
-        try:
-            os.link(first, temporary)
-            temporary.replace(other)
-            sync_folder(other.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            reraise(error, other)
-        freed += size
-    return freed
+    freed, left = 0, []
+    firsts: dict[int, Path] = {}  # by disk
+    for path in group.paths:
+        status = path.stat()
+        if path.is_symlink():
+            left.append(path)
+            continue
+        first = firsts.setdefault(status.st_dev, path)
+        if first != path and _replaced(path, first):
+            freed += status.st_size
+        elif path != next(iter(firsts.values())):
+            left.append(path)
+    return Linked(freed, tuple(left))
+
+
+def _replaced(path: Path, first: Path) -> bool:
+    """Whether a file is a hard link to another one now; not so where the disk has no such links."""
+    temporary = path.with_name(f"{HIDDEN}{secrets.token_hex(6)}.tmp")
+    try:
+        os.link(first, temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in NO_HARD_LINK:
+            return False
+        reraise(error, path)
+    return True

@@ -13,7 +13,7 @@ from hubtool.formats.atomic import write_text
 from hubtool.library.record import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _NAME = "folders.json"
 
@@ -25,7 +25,10 @@ def note(index: Path, folders: Sequence[Folder]) -> None:
         StorageProblem: they cannot be written down.
     """
     if noted(index) != list(folders):
-        rows = [{"path": str(one.path), "target": one.target, "deep": one.deep} for one in folders]
+        rows = [
+            {"path": str(one.path), "target": one.target, "deep": one.deep, "also": [str(path) for path in one.also]}
+            for one in folders
+        ]
         write_text(index.with_name(_NAME), json.dumps(rows, indent=2, ensure_ascii=False), force=True)
 
 
@@ -37,4 +40,9 @@ def noted(index: Path) -> list[Folder]:
         return []
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     usable = (row for row in rows if isinstance(row.get("path"), str) and isinstance(row.get("target"), str))
-    return [Folder(Path(row["path"]), row["target"], row.get("deep") is not False) for row in usable]
+    return [Folder(Path(row["path"]), row["target"], row.get("deep") is not False, _also(row)) for row in usable]
+
+
+def _also(row: Mapping[str, object]) -> tuple[Path, ...]:
+    also = row.get("also")
+    return tuple(Path(path) for path in also if isinstance(path, str)) if isinstance(also, list) else ()

@@ -19,6 +19,7 @@ from hubtool.library.facts import Shape, reader
 from hubtool.library.folders import note, noted
 from hubtool.library.record import Folder, Installed, Label, Stamp
 from hubtool.library.rows import SELECT, columns_of, installed_of, lines, storable
+from hubtool.library.shelving import absorb, take_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,25 +96,41 @@ class Index:
             is_same = known.path == folder.path and not folder.deep
             if known.deep and (is_same or known.path in folder.path.parents):
                 return known
+            if folder.path in known.also and not folder.deep:
+                return known
         row = {"path": str(folder.path), "target": folder.target, "deep": int(folder.deep)}
         self._upsert("folder", row, key="path")
         if folder.deep:
-            self._absorb(folder.path)
+            absorb(self._run, str(folder.path))
+        for path in folder.also:
+            self.look_into(folder.path, path)
         note(self.path, self.folders())
-        return folder
+        return next(one for one in self.folders() if one.path == folder.path)
 
-    def _absorb(self, path: Path) -> None:
-        """Folders inside a deep one give up their files to it."""
-        inside = "SELECT id FROM folder WHERE substr(path, 1, length(?1)) = ?1"
-        below = f"{path}{os.sep}"
-        mine = "(SELECT id FROM folder WHERE path = ?2)"
-        self._run(f"UPDATE file SET folder_id = {mine} WHERE folder_id IN ({inside})", (below, str(path)))  # noqa: S608
-        self._run(f"DELETE FROM folder WHERE id IN ({inside})", (below,))  # noqa: S608
+    def look_into(self, folder: Path, place: Path) -> None:
+        """Files of ours lie in a subfolder of a LoRA folder: it is looked into from now on, even if others are not."""
+        known = {one.path: one for one in self.folders()}
+        if folder not in known or known[folder].deep or place in (folder, *known[folder].also):
+            return
+        if deep := next((path for path in (place, *place.parents) if path in known and known[path].deep), None):
+            absorb(self._run, str(deep))
+            return
+        take_in(self._run, str(folder), str(place))
+        note(self.path, self.folders())
 
     def folders(self) -> list[Folder]:
         """Every LoRA folder ever used."""
-        rows = self._run("SELECT path, target, deep FROM folder ORDER BY id")
-        return [Folder(Path(path), target, bool(deep)) for path, target, deep in rows]
+        rows = self._run("SELECT path, target, deep FROM folder ORDER BY id").fetchall()
+        return [Folder(Path(path), target, bool(deep), self._also(path)) for path, target, deep in rows]
+
+    def _also(self, folder: str) -> tuple[Path, ...]:
+        """The subfolders of one that is not deep; none of a deep one, which has them all."""
+        rows = self._run(
+            "SELECT branch.path FROM branch JOIN folder ON folder.id = folder_id "
+            "WHERE folder.path = ?1 AND branch.path <> ?1 AND NOT deep ORDER BY branch.path",
+            (folder,),
+        )
+        return tuple(Path(path) for (path,) in rows)
 
     def known(self, folder: Path, paths: Sequence[str] = ()) -> Mapping[str, Known]:
         """What is remembered of a folder's files, or of some of them, by path."""
@@ -138,7 +155,8 @@ class Index:
         return dict(rows.fetchall())
 
     def remember_branches(self, folder: Path, branches: Mapping[str, int]) -> None:
-        """Which subfolders there are now."""
+        """Which subfolders there are now; those into which files were put meanwhile stay."""
+        branches = {str(path): 0 for path in self._also(str(folder)) if os.path.lexists(path)} | dict(branches)
         mine = "(SELECT id FROM folder WHERE path = ?)"
         self._run(f"DELETE FROM branch WHERE folder_id = {mine}", (str(folder),))  # noqa: S608  # ours
         for path, changed in branches.items():
@@ -168,7 +186,7 @@ class Index:
 
         An origin stays when none is brought, for a scan that finds no sidecar knows less than the installation did.
         """
-        folder = self._run("SELECT id FROM folder WHERE path = ?", (str(installed.folder),)).fetchone()[0]
+        folder, deep = self._run("SELECT id, deep FROM folder WHERE path = ?", (str(installed.folder),)).fetchone()
         path = str(installed.path)
         file: dict[str, object] = {"path": path, "folder_id": folder, "sidecars": sidecars, "missing": 0}
         self._upsert("file", file | columns_of(installed.stamp) | columns_of(installed.digests), key="path")
@@ -178,6 +196,8 @@ class Index:
             self._upsert("origin", key | columns_of(installed.origin))
         self._upsert("own", key | columns_of(installed.own))
         self._upsert("word", key | {name: storable(text) for name, text in _words(installed).items()})
+        if not deep:
+            self.look_into(installed.folder, installed.path.parent)
 
     def store_digests(self, installed: Installed) -> None:
         """Remember the hashes of a file, unless it changed since `adapter` was read."""
@@ -265,7 +285,8 @@ class Index:
     def labels(self) -> list[Label]:
         """Every file that is there, as far as names need it; by path."""
         rows = self._run(
-            "SELECT file.path, folder.path, alias FROM file JOIN folder ON folder.id = folder_id "
+            "SELECT file.path, folder.path, alias, size_bytes || ' ' || mtime_ns || ' ' || inode, sha256 "
+            "FROM file JOIN folder ON folder.id = folder_id "
             "JOIN fact ON fact.id = file.id WHERE NOT missing ORDER BY file.path"
         )
         return [Label(*row) for row in rows]
@@ -315,6 +336,10 @@ class Index:
     def unhashed(self, folder: Path, size_bytes: int) -> list[Installed]:
         """Files of this size in a LoRA folder whose hashes nobody computed yet."""
         return self._read("AND folder.path = ? AND size_bytes = ? AND sha256 = ''", (str(folder), size_bytes))
+
+    def count_unhashed(self) -> int:
+        """How many files nobody computed the hashes of yet."""
+        return int(self._run("SELECT count(*) FROM file WHERE NOT missing AND sha256 = ''").fetchone()[0])
 
     def in_order(self, ids: Sequence[object]) -> list[Installed]:
         """The files with these ids, in their order."""

@@ -182,7 +182,8 @@ class Installer:
             NameTaken, NotRepresentable, UsageProblem: it would refuse.
         """
         if self.wish.dialect and arrival.path.exists():
-            convert(arrival.path, self.wish.dialect, self.place.folder, ConvertOptions(dry_run=True))
+            # only whether it can be done: the name comes later
+            convert(arrival.path, self.wish.dialect, self.place.folder, ConvertOptions(force=True, dry_run=True))
         facts = replace(facts, dialect=self.wish.dialect or facts.dialect)
         form = _Form(arrival.path, "own", Digests(sha256), facts, arrival.origin)
         path = self._free(self._folder(form), self._names(arrival, form))

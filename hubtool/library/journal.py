@@ -18,11 +18,16 @@ from typing import TYPE_CHECKING
 from hubtool.errors import OutputExists, StorageProblem
 from hubtool.formats.atomic import reraise, sync_folder, write_text
 from hubtool.library.companions import say_new_place
+from hubtool.library.links import Relink
+from hubtool.library.litter import HIDDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
+
+    from hubtool.library.index import Index
 
 UNDO = "last-moves.json"
+TRASH = ".hubtool-trash"  # inside the LoRA folder: the same disk, and hidden from every UI
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,14 @@ class Plan:
     moves: tuple[Move, ...]
     models: tuple[Path, ...] = ()  # where models will be, whose sidecars say so
     keep: tuple[Path, ...] = ()  # LoRA folders: these stay when they become empty, subfolders do not
+    links: tuple[Relink, ...] = ()  # what symbolic links have to say when everything has moved
 
     def text(self) -> str:
         """As it is written down."""
-        return json.dumps({"moves": _pairs(self.moves), "models": _texts(self.models), "keep": _texts(self.keep)})
+        links = [[str(link.path), link.before, link.after] for link in self.links]
+        return json.dumps(
+            {"moves": _pairs(self.moves), "models": _texts(self.models), "keep": _texts(self.keep), "links": links}
+        )
 
 
 def carry_out(folder: Path, plan: Plan) -> None:
@@ -56,7 +65,7 @@ def carry_out(folder: Path, plan: Plan) -> None:
     moves, targets = plan.moves, set[Path]()
     for move in moves:
         if move.target in targets or (os.path.lexists(move.target) and not _differs_by_case(move)):
-            raise OutputExists(move.target)
+            raise OutputExists(move.target, hint="Move it away, or give it another name.")
         targets.add(move.target)
     note = folder / f"moves-{secrets.token_hex(6)}.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,17 +75,46 @@ def carry_out(folder: Path, plan: Plan) -> None:
         for move in moves:
             _move(move)
             done.append(move)
+        for link in plan.links:
+            _say(link.path, link.after)
     except OSError as error:
-        for move in reversed(done):
-            _move(Move(move.target, move.source))
+        _take_back(plan, done)
         note.unlink()
         reraise(error, Path(str(error.filename or folder)))
     _conclude(folder, note, plan)
 
 
+def _take_back(plan: Plan, done: Sequence[Move]) -> None:
+    """Everything where it was, and no folder left that was only made for it."""
+    if len(done) == len(plan.moves):  # otherwise no link was touched
+        for link in plan.links:
+            _say(link.path, link.before)
+    for move in reversed(done):
+        _move(Move(move.target, move.source))
+    for parent in {move.target.parent for move in plan.moves}:
+        _remove_empty(parent, plan.keep)
+
+
+def note_places(index: Index, plan: Plan) -> None:
+    """Tell the index where models are that have moved; the lock must be held."""
+    models = set(plan.models)
+    for move in plan.moves:
+        if move.target not in models or not os.path.lexists(move.target):
+            continue
+        if TRASH in move.target.parts:
+            index.mark_missing([str(move.source)])
+            continue
+        is_back = TRASH in move.source.parts  # its row is where it was
+        index.found_at(str(move.target if is_back else move.source), str(move.target))
+        around = [root for root in plan.keep if root in move.target.parents]
+        if around:
+            index.look_into(max(around, key=lambda root: len(root.parts)), move.target.parent)
+
+
 def _conclude(folder: Path, note: Path, plan: Plan) -> None:
     """What is left to do when every file is in its place; can be repeated."""
-    for parent in {place for move in plan.moves for place in (move.source.parent, move.target.parent)}:
+    touched = {place for move in plan.moves for place in (move.source.parent, move.target.parent)}
+    for parent in touched | {link.path.parent for link in plan.links}:
         with contextlib.suppress(FileNotFoundError):  # emptied and removed before
             sync_folder(parent)
     try:
@@ -112,15 +150,15 @@ def pending(folder: Path) -> list[Path]:
     return sorted(folder.glob("moves-*.json"))
 
 
-def complete(folder: Path) -> int:
-    """Finish what a killed process began; how many such notes there were.
+def complete(folder: Path) -> list[Plan]:
+    """Finish what killed processes began; what that was.
 
     Raises:
         StorageProblem: the disk refuses.
     """
     notes = pending(folder)
-    for note in notes:
-        plan = _read(note)
+    plans = [_read(note) for note in notes]
+    for note, plan in zip(notes, plans, strict=True):
         for move in plan.moves:
             with contextlib.suppress(FileNotFoundError, FileExistsError):  # done before, or undone by the user since
                 try:
@@ -129,8 +167,16 @@ def complete(folder: Path) -> int:
                     if error.errno not in {errno.ENOENT, errno.EEXIST}:
                         reraise(error, move.source)
                     raise
+        for link in plan.links:
+            try:
+                if (
+                    link.path.is_symlink() and str(link.path.readlink()) == link.before
+                ):  # else done, or another one since
+                    _say(link.path, link.after)
+            except OSError as error:
+                reraise(error, link.path)
         _conclude(folder, note, plan)
-    return len(notes)
+    return plans
 
 
 def last_moves(folder: Path) -> list[Move]:
@@ -151,7 +197,8 @@ def _read(note: Path) -> Plan:
     try:
         table = json.loads(note.read_text("utf-8"))
         moves = tuple(Move(Path(source), Path(target)) for source, target in table["moves"])
-        return Plan(moves, tuple(map(Path, table["models"])), tuple(map(Path, table["keep"])))
+        links = tuple(Relink(Path(path), str(before), str(after)) for path, before, after in table.get("links", []))
+        return Plan(moves, tuple(map(Path, table["models"])), tuple(map(Path, table["keep"])), links)
     except (OSError, ValueError, TypeError, KeyError) as error:  # written whole or not at all: somebody else changed it
         raise StorageProblem(note, "is no list of moves; look at it, then delete it") from error
 
@@ -174,6 +221,14 @@ def _move(move: Move) -> None:
     if os.path.lexists(move.target) and not _differs_by_case(move):
         raise FileExistsError(errno.EEXIST, "exists", str(move.target))
     move.source.rename(move.target)
+
+
+def _say(link: Path, text: str) -> None:
+    """Make a symbolic link lead elsewhere, in one step that can be repeated."""
+    if str(link.readlink()) != text:
+        temporary = link.with_name(f"{HIDDEN}{secrets.token_hex(6)}.tmp")
+        temporary.symlink_to(text)
+        temporary.replace(link)
 
 
 def _is_same(move: Move) -> bool:

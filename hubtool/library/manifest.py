@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from hubtool.errors import LibraryProblem, StorageProblem, UsageProblem
+from hubtool.errors import LibraryProblem, NotWanted, StorageProblem, UsageProblem
 from hubtool.formats.atomic import write_text
 from hubtool.library.naming import is_inside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 NAME = "loras.toml"
@@ -65,34 +66,49 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(wanted, {str(name): _set(path, str(name), value, wanted) for name, value in sets.items()})
 
 
-def add_wanted(path: Path, entry: Wanted) -> None:
-    """Write one entry into the manifest, which is made if need be.
+def add_wanted(path: Path, entries: Iterable[Wanted]) -> None:
+    """Write entries into the manifest, which is made if need be; all of them or none.
 
     Raises:
-        LibraryProblem: the name stands for another SPEC there. UsageProblem, StorageProblem: as for `read_manifest`.
+        LibraryProblem: a name stands for another SPEC there. UsageProblem, StorageProblem: as for `read_manifest`.
     """
-    before = read_manifest(path).wanted.get(entry.name)
-    if before and before.spec != entry.spec:
-        message = f"{path.name} has {entry.name} for {before.spec} already."
-        raise LibraryProblem(entry.name, message, hint="Give another name with `--name`, or remove the old one first.")
+    entries = list(entries)
+    refuse_other(path, *entries)
     document = _document(path)
     if "loras" not in document:
         document["loras"] = tomlkit.table()
-    fields = {key: value for key in ("spec", "file", "weight", "convert", "subdir") if (value := getattr(entry, key))}
-    line = tomlkit.inline_table()
-    line.update(fields)
-    document["loras"][entry.name] = entry.spec if len(fields) == 1 else line
+    for entry in entries:
+        fields = {
+            key: value for key in ("spec", "file", "weight", "convert", "subdir") if (value := getattr(entry, key))
+        }
+        line = tomlkit.inline_table()
+        line.update(fields)
+        document["loras"][entry.name] = entry.spec if len(fields) == 1 else line
     write_text(path, tomlkit.dumps(document), force=True)
+
+
+def refuse_other(path: Path, *entries: Wanted) -> None:
+    """Raise if the manifest has the name of one of the entries for something else.
+
+    Raises:
+        LibraryProblem: it has. UsageProblem, StorageProblem: as for `read_manifest`.
+    """
+    wanted = read_manifest(path).wanted
+    for entry in entries:
+        before = wanted.get(entry.name)
+        if before and before.spec != entry.spec:
+            message = f"{path.name} has {entry.name} for {before.spec} already."
+            hint = "Give another name with `--name`, or remove the old one first."
+            raise LibraryProblem(entry.name, message, hint=hint)
 
 
 def remove_wanted(path: Path, name: str) -> None:
     """Take one entry out of the manifest, and out of its sets.
 
     Raises:
-        LibraryProblem: it is not there. UsageProblem, StorageProblem: as for `read_manifest`.
+        NotWanted: it is not there. UsageProblem, StorageProblem: as for `read_manifest`.
     """
-    if name not in read_manifest(path).wanted:
-        raise LibraryProblem(name, f"{path.name} has no LoRA called {name}.")
+    refuse_unwanted(path, read_manifest(path), name)
     document = _document(path)
     document["loras"].remove(name)
     sets = document.get("sets", {})
@@ -101,6 +117,16 @@ def remove_wanted(path: Path, name: str) -> None:
         if len(kept) != len(members):
             sets[key] = kept
     write_text(path, tomlkit.dumps(document), force=True)
+
+
+def refuse_unwanted(path: Path, found: Manifest, name: str) -> None:
+    """Raise if the manifest at a path does not have a name.
+
+    Raises:
+        NotWanted: it does not.
+    """
+    if name not in found.wanted:
+        raise NotWanted(name, path.name, get_close_matches(name, found.wanted))
 
 
 def _document(path: Path) -> tomlkit.TOMLDocument:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hubtool.library.record import Installed
     from hubtool.library.sidecar import Card, Sidecar
 
+STRONGEST = 100  # the largest strength, either way, that anybody can mean
 #: What an `Own` field is called in each sidecar that has it.
 _KEYS: Mapping[str, Mapping[str, str]] = {
     "a1111": {
@@ -38,6 +39,7 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "trigger_words": "trainedWords",
         "notes": "notes",
         "favourite": "favorite",
+        "tags": "tags",
     },
 }
 
@@ -61,13 +63,31 @@ def mark(index: Index, model: Installed, change: Callable[[Own], Mapping[str, ob
         if known is None:
             raise NotInstalled(model.name)
         changes = change(_said_now(index, known))
-        rating = changes.get("rating", 0)
-        if not isinstance(rating, int) or not 0 <= rating <= 5:
-            raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
+        _check(changes)
         own = _mark_one(index, known, changes)
         for twin in copies_of(index, known):
             _mark_one(index, twin, changes)
     return own
+
+
+def _check(changes: Mapping[str, object]) -> None:
+    rating, weight = changes.get("rating", 0), changes.get("preferred_weight")
+    if not isinstance(rating, int) or not 0 <= rating <= 5:
+        raise UsageProblem(f"A rating is a number from 0 to 5: {rating}")
+    if weight is not None and not (isinstance(weight, (int, float)) and abs(weight) <= STRONGEST):  # NaN is neither
+        raise UsageProblem(f"A strength is a number from -{STRONGEST} to {STRONGEST}: {weight}")
+
+
+def said_after(index: Index, model: Installed, change: Callable[[Own], Mapping[str, object]]) -> Own:
+    """What `mark` would answer; nothing is written.
+
+    Raises:
+        UsageProblem: a value that cannot be.
+    """
+    before = _said_now(index, model)
+    changes = change(before)
+    _check(changes)
+    return replace(before, **changes)  # type: ignore[arg-type]  # fields of Own, as the caller asks
 
 
 def copies_of(index: Index, model: Installed) -> list[Installed]:
@@ -84,8 +104,10 @@ def _said_now(index: Index, model: Installed) -> Own:
 
 
 def _mark_one(index: Index, model: Installed, changes: Mapping[str, object]) -> Own:
-    own = replace(_said_now(index, model), **changes)  # type: ignore[arg-type]  # fields of Own, as the caller asks
-    _write(replace(model, own=own), card_of(index, replace(model, own=own)), changes)
+    before = _said_now(index, model)
+    own = replace(before, **changes)  # type: ignore[arg-type]  # fields of Own, as the caller asks
+    untagged = tuple(tag for tag in before.tags if tag not in own.tags)
+    _write(replace(model, own=own), replace(card_of(index, replace(model, own=own)), untagged=untagged), changes)
     read, _ = read_sidecars(model.path)
     for seen in look_again([str(model.path)]):
         index.store(replace(model, own=read, origin=None), seen.sidecars)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Mention:
     text_encoder: float | None = None  # its own strength, where one is given
     hash: str = ""  # hex digits of any kind, lower case, without 0x
     spec: str = ""  # how to ask a hub for it: v:ID, an address
+    hash_kind: str = ""  # where the source says it: sha256, blake3, or tensors_sha256; else the length tells
+    section: str = ""  # the part of the picture or of the work that it is for; empty: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,14 @@ def merged(mentions: Iterable[Mention]) -> list[Mention]:
     for mention in mentions:
         key = stem(mention.name).casefold() or mention.hash or mention.spec
         first = found.get(key)
-        found[key] = (
-            mention
-            if first is None
-            else Mention(
-                first.name, first.weight, first.text_encoder, first.hash or mention.hash, first.spec or mention.spec
-            )
-        )
+        found[key] = completed(first, mention) if first else mention
     return list(found.values())
+
+
+def completed(first: Mention, other: Mention) -> Mention:
+    """The first, with the hash and the SPEC that only the other says."""
+    hashed = first if first.hash else other
+    return replace(first, hash=hashed.hash, hash_kind=hashed.hash_kind, spec=first.spec or other.spec)
 
 
 def stem(name: str) -> str:

@@ -17,7 +17,7 @@ from hubtool.formats.atomic import write_text
 from hubtool.settings import from_home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 NAME = "extra_model_paths.yaml"
 SECTION = "hubtool"
@@ -69,31 +69,56 @@ def _folders(section: Mapping[str, object], kind: str, beside: Path) -> Iterator
 
 
 def add_lora_folder(path: Path, folder: Path) -> bool:
-    """Write our section, with one more folder; the rest of the file is not touched. Whether anything changed.
+    """Write one more folder into our section; the rest of the file is not touched. Whether anything changed.
 
     Raises:
-        LibraryProblem: the file is not valid YAML, or our section is not as we write it. StorageProblem: the disk refuses.
+        LibraryProblem: the file is not valid YAML, or our section cannot be changed. StorageProblem: the disk refuses.
+    """
+    changed = with_lora_folder(path, folder)
+    if changed is not None:
+        write_text(path, changed, force=True)
+    return changed is not None
+
+
+def with_lora_folder(path: Path, folder: Path) -> str | None:
+    """The text of the file with one more folder in our section, line ends and all else as they are; None if it has it.
+
+    Raises:
+        LibraryProblem: the file is not valid YAML, or our section cannot be changed. StorageProblem: it cannot be read.
     """
     if folder.resolve() in {known.resolve() for known in lora_folders(path)}:
-        return False
-    text = _text(path)
-    mine = read_yaml(path).get(SECTION)
-    said = mine.get("loras") if isinstance(mine, dict) else None
-    known = said.splitlines() if isinstance(said, str) else []
-    lines = "".join(f"        {line.strip()}\n" for line in [*known, str(folder)] if line.strip())
-    section = f"{SECTION}:\n    loras: |\n{lines}"
-    if mine is None:
-        changed = f"{text.rstrip()}\n\n{section}" if text.strip() else section
-    else:
-        changed, count = re.subn(
-            rf"^{SECTION}:[ \t]*\n(?:[ \t]+.*\n?|\n)*", lambda _: section, text, flags=re.MULTILINE
+        return None
+    text, table = _text(path), dict(read_yaml(path))
+    section = table.get(SECTION) or {}
+    said = section.get("loras") if isinstance(section, dict) else None
+    lines = [line.strip() for line in said.splitlines() if line.strip()] if isinstance(said, str) else []
+    changed = _with_section(text, [*lines, str(folder)])
+    loras = "".join(f"{line}\n" for line in [*lines, str(folder)])
+    expected = table | {SECTION: {**section, "loras": loras}} if isinstance(section, dict) else {}
+    if _parsed(path, changed) != expected:
+        raise LibraryProblem(
+            str(path), f"The section {SECTION} of {path} cannot be changed.", hint="Change it by hand."
         )
-        if count != 1:
-            raise LibraryProblem(
-                str(path), f"The section {SECTION} of {path} is not as hubtool writes it.", hint="Change it by hand."
-            )
-    write_text(path, changed, force=True)
-    return True
+    return changed
+
+
+def _with_section(text: str, lines: Sequence[str]) -> str:
+    """The text whose section of ours has these lines as its `loras`."""
+    end = "\r\n" if "\r\n" in text else "\n"
+    header = re.search(rf"^\ufeff?{SECTION}:[ \t]*(#.*)?\r?$\n?", text, re.MULTILINE)
+    indent = "    "
+    if header and (first := re.match(r"(?:[ \t]*(?:#.*)?\r?\n)*( +)\S", text[header.end() :])):
+        indent = first[1]
+    entry = f"{indent}loras: |{end}" + "".join(f"{indent}    {line}{end}" for line in lines)
+    if header is None:
+        gap = "" if not text.strip("\ufeff\r\n") else end if text.endswith("\n") else 2 * end
+        return f"{text}{gap}{SECTION}:{end}{entry}"
+    before, after = text[: header.end()], text[header.end() :]
+    body = re.match(r"(?:[ \t]+.*\n?|\r?\n)*", after)
+    stop = body.end() if body else 0
+    old = rf"^{indent}loras:.*\n?(?:(?:[ \t]*\r?\n)*{indent}[ \t]+\S.*\n?)*"
+    changed, count = re.subn(old, lambda _: entry, after[:stop], flags=re.MULTILINE)
+    return before + (changed if count else entry + after[:stop]) + after[stop:]
 
 
 def read_yaml(path: Path) -> Mapping[str, object]:
@@ -102,10 +127,14 @@ def read_yaml(path: Path) -> Mapping[str, object]:
     Raises:
         LibraryProblem: it is not valid YAML. StorageProblem: it cannot be read.
     """
+    return _parsed(path, _text(path))
+
+
+def _parsed(path: Path, text: str) -> Mapping[str, object]:
     import yaml  # noqa: PLC0415  # 20 ms that most commands do without
 
     try:
-        table = yaml.safe_load(_text(path))
+        table = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
@@ -117,7 +146,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise StorageProblem(path, f"is larger than {MAX_BYTES >> 10} KiB: no settings")
-        return path.read_text("utf-8-sig")
+        return path.read_bytes().decode("utf-8")  # line ends as they are; YAML passes over a mark at the start
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:

@@ -39,10 +39,10 @@ def chosen_name(wanted: str) -> str:
 def file_name(raw: str) -> str | None:
     """A legal file name that prompts can spell, ending in .safetensors; None if nothing usable is left.
 
-    >>> file_name("a=b/Style: ink?.SAFETENSORS"), file_name("..")
-    ('Style_ ink_.safetensors', None)
+    >>> file_name("a=b/Style: ink?.SAFETENSORS"), file_name("v:12"), file_name("..")
+    ('Style_ ink_.safetensors', 'v_12.safetensors', None)
     """
-    stem = _MODEL_SUFFIX.sub("", raw.rstrip(". "))
+    stem = _MODEL_SUFFIX.sub("", _without_drive(raw.rstrip(". ")))
     # A1111 reads a name with a "=" as an argument
     return safe_name(stem.replace("=", "_") + SAFETENSORS) if safe_name(stem) else None
 
@@ -97,10 +97,15 @@ def _part(part: str, values: Mapping[str, str]) -> str:
             raise UsageProblem(f"There is no token {match[0]}; there are {_listed(values)}.")
         return re.sub(r"[/\\]", "_", values[match[1]]).strip(" .") or "unknown"
 
-    name = safe_name(_TOKEN.sub(value, part))
+    name = safe_name(_without_drive(_TOKEN.sub(value, part)))
     if name is None or name.startswith("."):
         raise UsageProblem(f"This cannot be the name of a folder: {part}")
     return name
+
+
+def _without_drive(text: str) -> str:
+    """A letter and a colon before a name are a part of it: nobody means a drive there."""
+    return re.sub(r"(^|[/\\])([A-Za-z]):(?=.)", r"\1\2_", text)
 
 
 def _values(origin: Origin | None, facts: Facts) -> dict[str, str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Way = Literal["own", "copy", "hard", "sym"]
+#: What a disk answers that has no hard links, no more of them, or none to another disk.
+NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
 
 
 @contextlib.contextmanager
@@ -61,7 +63,7 @@ def publish(temporary: Path, path: Path, *, replace: bool = False) -> None:
             _name(temporary, path)
         sync_folder(path.parent)
     except FileExistsError as error:
-        raise OutputExists(path) from error
+        raise OutputExists(path, hint="Use `--force` to replace it, or another name with `--name`.") from error
     except OSError as error:
         reraise(error, path)
 
@@ -98,7 +100,7 @@ def _linked(source: Path, temporary: Path) -> bool:
     try:
         os.link(source, temporary)
     except OSError as error:
-        if error.errno in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+        if error.errno in NO_HARD_LINK:
             return False
         raise
     return True

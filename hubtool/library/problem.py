@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,8 @@ class LibraryFinding:
 
 
 def quoted(path: Path) -> str:
-    """A path as it is typed behind a command."""
-    text = str(path)
-    return text if re.fullmatch(r"[\w@%+=:,./\\-]+", text) else '"' + text.replace('"', '\\"') + '"'
+    """A path as it is typed behind a command: whatever its name holds, a shell runs nothing of it."""
+    return shlex.quote(str(path))
 
 
 def renaming(path: Path) -> str:

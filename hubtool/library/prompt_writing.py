@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hubtool.errors import NotRepresentable, UsageProblem
 from hubtool.library.block_weights import KEYS
 from hubtool.library.prompts import DIALECTS, LORA_KINDS, dialect_named, parse
+from hubtool.library.schedules import at_strongest, scaled, spelt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,17 +36,21 @@ def spell(tag: Tag, dialect: str) -> tuple[str, str]:
         NotRepresentable: the name cannot stand in a tag of this dialect, or it has no tags.
     """
     grammar = DIALECTS[dialect]
+    tag = tag if grammar.parts else _strongest(tag)
     if not grammar.reads:
-        message = f"InvokeAI reads no LoRAs in prompts: choose {tag.name} beside the prompt, at {_text(tag.denoiser)}."
+        message = f"InvokeAI reads no LoRAs in prompts: choose {tag.name} beside the prompt, at {spelt(tag.denoiser)}."
         raise NotRepresentable(tag.name, message, hint="Leave the tag out.")
     _check_name(tag.name, dialect)
-    te, denoiser = _text(tag.text_encoder), _text(tag.denoiser)
+    te, denoiser = spelt(tag.text_encoder), spelt(tag.denoiser)
     lost = [
         f"{tag.name}: {what} cannot be said for {dialect}."
         for what, is_lost in (
             ("the rank of a DyLoRA", tag.dyn is not None and not grammar.named),
             ("strengths by block", tag.blocks is not None and not grammar.parts),
-            ("a strength that changes by step", bool(tag.steps) and not grammar.parts),
+            (
+                f"a strength that changes by step ({denoiser}, the largest, is kept)",
+                bool(tag.steps) and not grammar.parts,
+            ),
             (f"that it is for {tag.section} alone", bool(tag.section) and not grammar.section),
             ("a strength of the text encoder of its own", te != denoiser and dialect == "fooocus"),
             *((f"{item} (as {_meaning(item)})", not _has(grammar, item)) for item in tag.extras),
@@ -56,6 +61,14 @@ def spell(tag: Tag, dialect: str) -> tuple[str, str]:
         return tag.raw, ""  # only SD.Next has steps: it is SD.Next's tag already
     kept = [item for item in tag.extras if _has(grammar, item)]
     return f"<lora:{':'.join([tag.name, *_strengths(tag, dialect, te, denoiser), *kept])}>", " ".join(lost)
+
+
+def _strongest(tag: Tag) -> Tag:
+    """The tag with the largest of its strengths by step: that of the first step often is zero."""
+    if not tag.steps:
+        return tag
+    (flat,) = parse(at_strongest(tag.raw), "sdnext").tags  # nobody else has steps
+    return replace(tag, text_encoder=flat.text_encoder, denoiser=flat.denoiser, blocks=flat.blocks)
 
 
 def _has(grammar: PromptDialect, item: str) -> bool:
@@ -80,15 +93,10 @@ def _strengths(tag: Tag, dialect: str, te: str, denoiser: str) -> list[str]:
     else:
         parts = [te, denoiser] if DIALECTS[dialect].second else [f"te={te}", f"unet={denoiser}"]
     if tag.blocks and DIALECTS[dialect].parts:
-        parts += [f"{part}={_text(value)}" for part, value in zip(("in", "mid", "out"), tag.blocks, strict=True)]
+        parts += [f"{part}={spelt(value)}" for part, value in zip(("in", "mid", "out"), tag.blocks, strict=True)]
     if tag.dyn is not None and DIALECTS[dialect].named:
         parts.append(f"dyn={tag.dyn}")
     return parts
-
-
-def _text(number: float) -> str:
-    """As short as it can be without another value: 1, 0.85, -0.5."""
-    return repr(number).removesuffix(".0")
 
 
 def _check_name(name: str, dialect: str) -> None:
@@ -103,8 +111,8 @@ def _check_name(name: str, dialect: str) -> None:
         raise NotRepresentable(name, message, hint="Give the file another name.")
 
 
-def convert(text: str, source: str, target: str) -> Rewritten:
-    """The same prompt for another UI; tags that are no LoRAs stay as they are.
+def convert(text: str, source: str, target: str, names: Mapping[str, str] | None = None) -> Rewritten:
+    """The same prompt for another UI; tags that are no LoRAs stay as they are. `names`: name in the prompt → name there.
 
     Raises:
         UsageProblem: no such dialect. NotRepresentable: a name that the other UI cannot read.
@@ -114,9 +122,12 @@ def convert(text: str, source: str, target: str) -> Rewritten:
 
     def change(tag: Tag) -> str:
         if not grammar.reads:
-            lost.append(f"{tag.name}: InvokeAI reads no tags; choose it beside the prompt, at {_text(tag.denoiser)}.")
+            lost.append(
+                f"{tag.name}: InvokeAI reads no tags; choose it beside the prompt, at {spelt(_strongest(tag).denoiser)}."
+            )
             return ""
-        written, loss = spell(tag, target)
+        there = names.get(tag.name, tag.name) if names else tag.name
+        written, loss = spell(tag if there == tag.name else replace(tag, name=there), target)
         lost.extend([loss] if loss else [])
         return written
 
@@ -165,25 +176,25 @@ def balance(text: str, dialect: str, total: float) -> Rewritten:
     if not total > 0:
         raise UsageProblem(f"The total must be above zero: {total}")
     tags = [tag for tag in parse(text, dialect).tags if tag.kind in LORA_KINDS]
-    factor = min(1.0, total / (sum(abs(tag.denoiser) for tag in tags) or 1.0))
+    factor = min(1.0, total / (sum(abs(_strongest(tag).denoiser) for tag in tags) or 1.0))
     if factor == 1.0:
         return Rewritten(text)
 
     def change(tag: Tag) -> str:
         if tag.problem:
             return tag.raw  # its strength is a guess
+        if tag.steps:
+            return scaled(tag.raw, factor)
         blocks = tag.blocks and tuple(round(value * factor, 4) for value in tag.blocks)
         smaller = replace(
             tag,
             text_encoder=round(tag.text_encoder * factor, 4),
             denoiser=round(tag.denoiser * factor, 4),
             blocks=(blocks[0], blocks[1], blocks[2]) if blocks else None,
-            steps="",
         )
         return spell(smaller, dialect)[0]
 
-    stepwise = [f"{tag.name}: its strength by step became that of the first step." for tag in tags if tag.steps]
-    return replace(_rewritten(text, dialect, change), lost=(*stepwise, *_misread(text, dialect)))
+    return replace(_rewritten(text, dialect, change), lost=tuple(_misread(text, dialect)))
 
 
 def add(text: str, tag: str, trigger_words: Iterable[str] = ()) -> Rewritten:

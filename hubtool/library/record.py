@@ -31,6 +31,7 @@ class Folder:
     path: Path  # absolute, links resolved
     target: str  # id of the UI that reads it
     deep: bool = True  # with all subfolders; not so for any folder that somebody named with `--to`, say, a home folder
+    also: tuple[Path, ...] = ()  # of one that is not deep: the subfolders into which hubtool put files
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,17 @@ class Label(NamedTuple):
     path: str  # absolute
     folder: str  # the LoRA folder
     alias: str
+    stamp: str = ""  # size, time and inode: links to one file share it
+    sha256: str = ""  # empty: not computed yet
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Whatever only this file and its copies share."""
+        return tuple(word for word in (self.path, self.stamp, self.sha256) if word)
+
+    def is_copy_of(self, other: Label) -> bool:
+        """Whether both are one file, or known to hold the same bytes."""
+        return not set(self.contents).isdisjoint(other.contents)
 
     @property
     def inside(self) -> str:

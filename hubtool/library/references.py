@@ -12,8 +12,6 @@ from hubtool.library.resolve import Names
 from hubtool.library.target import known_places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hubtool.library.block_weights import BlockWeights
     from hubtool.library.index import Index
     from hubtool.library.prompts import Tag
@@ -55,6 +53,20 @@ class References:
     missing: list[str]  # names of adapters that are not here, each once
 
 
+class Shelves:
+    """The names of the library: those in the configured UI's folders count before all others."""
+
+    def __init__(self, index: Index, settings: Settings) -> None:
+        self.labels = index.labels()
+        near = {str(place.folder) for place in known_places(settings)}
+        self._near = Names(label for label in self.labels if label.folder in near)
+        self.everything = Names(self.labels) if len(near) < len(index.folders()) else self._near
+
+    def find(self, name: str, dialect: str) -> Label | None:
+        """The file that this name means in a prompt of this dialect; None if there is none."""
+        return self._near.find(name, dialect) or self.everything.find(name, dialect)
+
+
 def read_prompt(index: Index, settings: Settings, text: str, dialect: str, *, negative: bool = False) -> References:
     """Take a prompt (or a negative one) apart and look every adapter up, first in the configured folder, then in all known.
 
@@ -64,21 +76,16 @@ def read_prompt(index: Index, settings: Settings, text: str, dialect: str, *, ne
         UsageProblem: no such dialect.
     """
     parsed = parse(text, dialect, negative=negative)
-    everything = index.labels()
-    near = {str(place.folder) for place in known_places(settings)}
-    shelves = [Names(label for label in everything if label.folder in near)]
-    shelves.append(Names(everything) if len(near) < len(index.folders()) else shelves[0])
+    shelves = Shelves(index, settings)
     tags = [_reference(index, shelves, tag, dialect) for tag in parsed.tags]
     missing = list(dict.fromkeys(tag.name for tag in tags if tag.kind in LORA_KINDS and not tag.have))
-    close = {name: shelves[-1].suggestions(name) for name in missing[:_MAX_SUGGESTED]}
+    close = {name: shelves.everything.suggestions(name) for name in missing[:_MAX_SUGGESTED]}
     tags = [tag if tag.have else replace(tag, suggestions=close.get(tag.name, [])) for tag in tags]
     return References(tags, parsed.prompt, missing)
 
 
-def _reference(index: Index, shelves: Sequence[Names], tag: Tag, dialect: str) -> Reference:
-    label: Label | None = None
-    if tag.kind in LORA_KINDS:
-        label = next((label for names in shelves if (label := names.find(tag.name, dialect))), None)
+def _reference(index: Index, shelves: Shelves, tag: Tag, dialect: str) -> Reference:
+    label = shelves.find(tag.name, dialect) if tag.kind in LORA_KINDS else None
     found = index.at(Path(label.path)) if label else None
     if found:
         found = hashed(index, found)

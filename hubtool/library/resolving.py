@@ -49,6 +49,16 @@ class ImageReference:
     path: Path | None
     spec: str | None  # what `install` takes
     note: str = ""
+    section: str = ""  # the number of SwarmUI's section that it is for; empty: all
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """References after an attempt to install what was missing."""
+
+    references: list[ImageReference]
+    asked: int = 0  # SPECs
+    errors: tuple[HubtoolError, ...] = ()  # of those that could not be had
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +122,8 @@ def _texts_of(path: Path) -> Mapping[str, str]:
     except OSError as error:
         raise StorageProblem(path, error.strerror or "cannot be read") from error
     texts = picture_texts(body)
-    if not texts and b"\0" not in body[:4096]:
-        return {"text": body.decode("utf-8-sig", "replace")}
+    if not texts and b"\0" not in body[:4096]:  # a workflow or an infotext; or anything else, as comments are
+        return {"UserComment": body.decode("utf-8-sig", "replace")}
     return texts
 
 
@@ -134,8 +144,9 @@ def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> Ima
         status="unknown",
         matched=None,
         path=None,
-        spec=mention.spec or hash_spec(mention.hash),
+        spec=mention.spec or hash_spec(mention.hash, mention.hash_kind),
         note="Its hash is one of the file's name, as Forge wrote them for a time: no evidence." if is_false else "",
+        section=mention.section,
     )
     same = _with_hash(index, mention)
     if same:
@@ -149,6 +160,15 @@ def _resolved(index: Index, names: Names, mention: Mention, dialect: str) -> Ima
     if mention.hash and not _has_hash(index, found_by_name, mention.hash):
         return replace(bare, status="missing", note=f"{found_by_name.path} has the name, but other content.")
     return replace(bare, status="have", matched="hash" if mention.hash else "name", path=found_by_name.path)
+
+
+def hashes_unknown(index: Index) -> str:
+    """A hint for who looks for something by its hash in vain: that nobody computed the hashes of some files; else empty."""
+    count = index.count_unhashed()
+    if not count:
+        return ""
+    files = "The hash of one file is" if count == 1 else f"The hashes of {count} files are"
+    return f"{files} not known yet, so that a renamed one may be among what is missing: `hubtool verify --full` computes them."
 
 
 def _with_hash(index: Index, mention: Mention) -> list[Installed]:
@@ -165,19 +185,21 @@ def _has_hash(index: Index, found: Installed, digits: str) -> bool:
     return any(one.path == found.path for one in index.with_short_hash(digits))
 
 
-def hash_spec(digits: str) -> str | None:
-    """What a hub can be asked for by a hash of this length (facts: Civitai's kinds); None if by none.
+def hash_spec(digits: str, kind: str = "") -> str | None:
+    """What a hub can be asked for by a hash of this kind, else of this length (facts: Civitai's kinds); None if by none.
 
-    >>> hash_spec("0123456789ab")
-    'autov3:0123456789ab'
+    >>> hash_spec("0123456789ab"), hash_spec("0123456789ab" * 5, "tensors_sha256")
+    ('autov3:0123456789ab', 'autov3:0123456789ab')
     """
-    kinds = {10: "autov2", 12: "autov3", 64: "sha256"}
+    if kind == "tensors_sha256":  # no hub is asked for the whole of it
+        digits = digits[:12]
+    kinds = {10: "autov2", 12: "autov3", 64: "blake3" if kind == "blake3" else "sha256"}
     return f"{kinds[len(digits)]}:{digits}" if len(digits) in kinds else None
 
 
 def installed_missing(
     settings: Settings, references: Sequence[ImageReference], say: Callable[[str], None]
-) -> list[ImageReference]:
+) -> Completed:
     """The references after everything that is missing was installed into the configured target.
 
     What cannot be had is noted, and does not stop the others.
@@ -185,24 +207,28 @@ def installed_missing(
     from hubtool.library.acquire import Order, acquire  # noqa: PLC0415  # 0.2 s of HTTP that only this needs
     from hubtool.library.install import Wish  # noqa: PLC0415
 
-    wanted = [reference.spec for reference in references if reference.status == "missing" and reference.spec]
+    wanted = dict.fromkeys(one.spec for one in references if one.status == "missing" and one.spec)
     if not wanted:
-        return list(references)
+        return Completed(list(references))
     place = choose_place(settings)
     order = Order(place, Wish(sidecars=choose_sidecars(None, place.target.sidecars)))
-    outcomes = {outcome.spec: outcome for outcome in acquire(settings, list(dict.fromkeys(wanted)), order, say)}
-    return [_after(reference, outcomes.get(reference.spec or "")) for reference in references]
+    outcomes = {outcome.spec: outcome for outcome in acquire(settings, wanted, order, say)}
+    after = [_after(reference, outcomes.get(reference.spec or "")) for reference in references]
+    errors = tuple(outcome.error for outcome in outcomes.values() if outcome.error)
+    return Completed(after, len(wanted), errors)
 
 
-def install_named(index: Index, settings: Settings, text: str, say: Callable[[str], None]) -> None:
+def install_named(index: Index, settings: Settings, text: str, say: Callable[[str], None]) -> Completed:
     """Install what a text names by a hash and nobody has here; what cannot be had, or has no hash, is said."""
-    for one in installed_missing(settings, resolve_all(index, read_text(text)), say):
+    done = installed_missing(settings, resolve_all(index, read_text(text)), say)
+    for one in done.references:
         if one.status == "renamed" and one.path:
             say(f"{one.name} is {one.path.stem} here; `hubtool prompt relink` puts that name into the prompt.")
         elif one.note:
             say(f"{one.name}: {one.note}")
         elif one.status == "unknown":
             say(f"{one.name}: only a name is known, which is no reason to fetch a file.")
+    return done
 
 
 def _after(reference: ImageReference, outcome: Outcome | None) -> ImageReference:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hubtool.errors import StorageProblem
+from hubtool.errors import FolderMissing
 from hubtool.library.index import Index
-from hubtool.library.journal import complete, pending
+from hubtool.library.journal import complete, note_places, pending
 from hubtool.library.litter import remove_stale
 from hubtool.library.promises import keep_promises, promised
 from hubtool.library.record import Folder, Installed, Origin, Own
@@ -75,8 +75,10 @@ def open_library(settings: Settings, say: Callable[[str], None]) -> Iterator[Ind
             say(index.note)
         if pending(index.notes) or promised(index.notes):
             with index.writing():
-                if complete(index.notes):
+                if plans := complete(index.notes):
                     say("An interrupted move of files was completed.")
+                for plan in plans:
+                    note_places(index, plan)
                 if keep_promises(index, index.notes):
                     say("An interrupted installation was completed, or taken back.")
             remove_stale(index.notes)
@@ -99,12 +101,12 @@ def add_folders(index: Index, settings: Settings, folders: Sequence[Path], targe
     """Keep up with these LoRA folders from now on.
 
     Raises:
-        StorageProblem: one is no folder. UsageProblem: no such target.
+        FolderMissing: one is no folder. UsageProblem: no such target.
     """
     chosen = target_named(target or settings.target)
     for folder in folders:
         if not folder.is_dir():
-            raise StorageProblem(folder, "is no folder")
+            raise FolderMissing(folder)
     if folders:
         with index.writing():
             for folder in folders:
@@ -126,8 +128,8 @@ def refresh(
 
     With `reread`, the header of every file is read again.
     """
-    known = {folder.path for folder in index.folders()}
-    fresh = [place for place in known_places(settings) if known.isdisjoint([place.folder, *place.folder.parents])]
+    deep = {folder.path for folder in index.folders() if folder.deep}
+    fresh = [place for place in known_places(settings) if deep.isdisjoint([place.folder, *place.folder.parents])]
     if fresh:
         with index.writing():
             for place in fresh:
@@ -154,6 +156,8 @@ def scan_folder(
     seen = {file.path: file for file in walk.files()}
     news = [file for file in seen.values() if reread or _differs(file, known.get(file.path))]
     gone = {path for path, before in known.items() if path not in seen and not before.missing}
+    if not folder.deep:  # another process may just have put it into a subfolder that was not yet looked into
+        gone = {path for path in gone if not os.path.exists(path)}  # noqa: PTH110  # a string
     back = _back(news, known, gone)
     lost = sorted(gone - set(back.values()))
     if back or lost or index.branches(folder.path) != walk.branches:
@@ -235,10 +239,18 @@ def _store(index: Index, folder: Folder, one: _Read) -> None:
         )
     elif one.facts:
         index.forget_origin(file.path)
-        fresh = replace(bare, facts=one.facts)
+        fresh = replace(bare, facts=one.facts, origin=_of_same_version(one.origin, old))
     else:  # moved or replaced since it was looked at: the next scan will see
         return
     index.store(fresh, file.sidecars)
+
+
+def _of_same_version(said: Origin | None, old: Installed | None) -> Origin | None:
+    """What a sidecar says of a file that changed; whose numbers these are it cannot say, but the installation knew."""
+    was = old.origin if old else None
+    if not said or not was or (said.model_id, said.version_id) != (was.model_id, was.version_id):
+        return said
+    return replace(said, hub=was.hub, file_id=was.file_id)
 
 
 def _differs(file: Seen, before: Known | None) -> bool:

@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import math
+import os
 import pkgutil
 import re
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Card:
     own: Own = field(default_factory=Own)
     model: Path | None = None  # where it lies
     picture: Path | None = None  # its preview
+    untagged: tuple[str, ...] = ()  # tags that the user takes back now
     sha256: str = ""  # lower case
     size_bytes: int = 0
 
@@ -174,6 +176,11 @@ def fill(path: Path, fields: Mapping[str, object], identity: str = "", placed: S
     _keep_history(path, existing or {}, merged)
     write_text(path, text, force=True)
     return True
+
+
+def can_fill(path: Path) -> bool:
+    """Whether `fill` would add to this sidecar, or write it: there is none yet, or one that holds a JSON object."""
+    return not os.path.lexists(path) or read_table(path) is not None
 
 
 def _is_another(there: object, ours: object) -> bool:

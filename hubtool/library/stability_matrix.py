@@ -43,6 +43,16 @@ def packages_of(folder: Path) -> list[Package]:
     return found
 
 
+def lent_to(root: Path) -> tuple[Path, ...]:
+    """The LoRA folders that the launcher lends to the UI in this folder (links resolved); none if it keeps no such UI."""
+    elsewhere = library_folder()
+    for library in [*root.parents[:2], *([elsewhere] if elsewhere else [])]:  # Packages/NAME
+        for package in packages_of(library):
+            if Path(os.path.realpath(package.root)) == root:
+                return package.shared
+    return ()
+
+
 def library_folder() -> Path | None:
     """Where this user's library lies, if it is not where people usually look."""
     for variable, default in (("APPDATA", ""), ("XDG_CONFIG_HOME", "~/.config"), ("", "~/Library/Application Support")):

@@ -15,7 +15,7 @@ from hubtool.library import targets
 from hubtool.settings import from_home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hubtool.settings import Settings
 
@@ -38,6 +38,7 @@ class Target:
     # root and usual LoRA folders → those that the UI's own settings name, the one installed into first
     named: Callable[[Path, Sequence[Path]], list[Path]] | None = None
     flat_names: bool = False  # True: files are known by their stem alone, whatever subfolder they are in
+    keeps_paths: bool = False  # True: its own database says where its models lie, and loses those that move
 
     def prompt(self, name: str) -> str:
         """The words that use an adapter at full strength."""
@@ -75,15 +76,16 @@ def all_targets() -> Mapping[str, Target]:
     return {target.id: target for target in found}
 
 
-def target_named(name: str) -> Target:
-    """The target with this id.
+def target_named(name: str, others: Iterable[str] = ()) -> Target:
+    """The target with this id; `others` are names that could have been meant as well.
 
     Raises:
         UsageProblem: there is none.
     """
     known = all_targets()
     if name not in known:
-        raise UsageProblem(f"There is no install target {name}; there are {', '.join(known)}.", hint="Use `--to DIR`.")
+        names = ", ".join([*known, *others])
+        raise UsageProblem(f"There is no install target {name}; there are {names}.", hint="Use `--to DIR`.")
     return known[name]
 
 
@@ -97,7 +99,7 @@ def choose_place(settings: Settings, target: str | None = None, to: Path | None 
         LibraryProblem, StorageProblem: the UI's own settings cannot be understood, or read.
     """
     name, root = _named(settings, target or settings.target)
-    chosen = target_named(name)
+    chosen = target_named(name, settings.uis)
     if to is not None:
         if target and "=" in target:
             raise UsageProblem(f"`--target {target}` and `--to {to}` both name a folder.", hint="Give one of them.")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import LibraryProblem, StorageProblem
-from hubtool.library.stability_matrix import library_folder, packages_of
+from hubtool.errors import FolderMissing, LibraryProblem, StorageProblem
+from hubtool.library.stability_matrix import lent_to, library_folder, packages_of
 from hubtool.library.target import all_targets, target_named
 from hubtool.settings import from_home
 
@@ -52,11 +52,17 @@ def known_uis(settings: Settings) -> list[Ui]:
 
 
 def detect(settings: Settings, places: Iterable[Path]) -> list[Ui]:
-    """The UIs in these folders and up to three levels below; those that are known have their names."""
+    """The UIs in these folders and up to three levels below; those that are known have their names.
+
+    Raises:
+        FolderMissing: one of the places is no folder.
+    """
     names = {ui.root: ui.name for ui in known_uis(settings)}
     found: dict[Path, Ui] = {}
-    for place in places:
-        for folder in _walk(Path(os.path.realpath(from_home(place)))):
+    for place in map(from_home, places):
+        if not place.is_dir():
+            raise FolderMissing(place)
+        for folder in _walk(Path(os.path.realpath(place))):
             target = target_at(folder)
             if target:
                 found.setdefault(folder, _ui(target, folder, names.get(folder, "")))
@@ -74,9 +80,17 @@ def _launched(folder: Path, names: Mapping[Path, str]) -> dict[Path, Ui]:
         target = target_at(root)
         if target:
             ui = _ui(target, root, names.get(root, ""))
-            lent = [place for place in map(Path, map(os.path.realpath, package.shared)) if place not in ui.folders]
-            found[root] = replace(ui, folders=(*ui.folders, *lent))
+            found[root] = replace(ui, folders=_joined(ui.folders, package.shared))
     return found
+
+
+def owner_of(folder: Path) -> Target | None:
+    """The UI whose usual LoRA folder this is, whoever else reads it."""
+    for root in folder.parents[:3]:
+        target = target_at(root, strict=True)
+        if target:
+            return target if folder in target.usual_folders(root) else None
+    return None
 
 
 def target_at(folder: Path, *, strict: bool = False) -> Target | None:
@@ -90,22 +104,22 @@ def target_at(folder: Path, *, strict: bool = False) -> Target | None:
 
 
 def usual_places() -> list[Path]:
-    """Where people put UIs."""
+    """Where people put UIs, as far as there are such folders."""
     home = Path.home()
     usual = [Path(), home, home / "Documents", home / "AI", Path("/opt"), Path("/workspace"), Path("C:/")]
     launcher = library_folder()
-    return [*usual, launcher] if launcher else usual
+    return [place for place in (*usual, *([launcher] if launcher else [])) if place.is_dir()]
 
 
 def ui_at(root: Path, word: str) -> Ui:
     """The UI of `NAME=ROOT`, with NAME a target's id or, where ROOT says which UI it is, anything.
 
     Raises:
-        StorageProblem: there is no such folder. LibraryProblem: nothing in it says which UI it is.
+        FolderMissing: there is no such folder. LibraryProblem: nothing in it says which UI it is.
     """
     root = Path(os.path.realpath(from_home(root)))
     if not root.is_dir():
-        raise StorageProblem(root, "is no folder")
+        raise FolderMissing(root)
     target = all_targets().get(word) or target_at(root)
     if target is None:
         known = ", ".join(all_targets())
@@ -123,7 +137,12 @@ def _ui(target: Target, root: Path, name: str) -> Ui:
         folders, problem = target.usual_folders(base), str(error)
     places = [Path(os.path.realpath(folder)) for folder in folders]
     there = [places[0], *(folder for folder in places[1:] if folder.is_dir())]
-    return Ui(name, target.id, target.title, root, tuple(dict.fromkeys(there)), problem)
+    return Ui(name, target.id, target.title, root, _joined(there, lent_to(root)), problem)
+
+
+def _joined(folders: Iterable[Path], lent: Iterable[Path]) -> tuple[Path, ...]:
+    """Each folder once; those lent by a launcher last."""
+    return tuple(dict.fromkeys([*folders, *map(Path, map(os.path.realpath, lent))]))
 
 
 def _walk(folder: Path, depth: int = 0) -> Iterator[Path]:

@@ -5,6 +5,7 @@ A file that somebody put into the folder by hand is `trash`'s business; so is a 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,10 @@ def uninstall(
     placed = index.placed(model.path)
     if model.path not in placed:
         message = f"{model.name} was not put there by `hubtool install`."
-        raise LibraryProblem(model.name, message, hint=f"`hubtool trash {model.name}` puts it away.")
+        raise LibraryProblem(model.name, message, hint=f"`hubtool trash {shlex.quote(model.name)}` puts it away.")
     if _stamp(model.path) != placed[model.path]:
         message = f"{model.name} is another file than `hubtool install` put there: {model.path}"
-        raise LibraryProblem(model.name, message, hint=f"`hubtool trash {model.name}` puts it away.")
+        raise LibraryProblem(model.name, message, hint=f"`hubtool trash {shlex.quote(model.name)}` puts it away.")
     _refuse_dangling(index, model, leaving)
     same = [path for path, stamp in placed.items() if _stamp(path) == stamp]
     kept = tuple(path for path in placed if path not in same and path.exists())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hubtool.errors import HubtoolError
+from hubtool.errors import HubtoolError, LibraryProblem
 from hubtool.hubs.hub import choose_file
 from hubtool.hubs.opening import open_hub
 from hubtool.library.acquire import Order, acquire
@@ -146,11 +146,15 @@ def fetch_updates(
         old = index.at(one.path)
         if one.spec is None or old is None:
             continue
-        place = Place(target_named(old.target), old.folder)
+        deep = any(folder.deep and folder.path == old.folder for folder in index.folders())
+        place = Place(target_named(old.target), old.folder, deep)
         inside = old.path.parent.relative_to(old.folder).as_posix()
         wish = Wish(subdir="" if inside == "." else inside, sidecars=choose_sidecars(None, place.target.sidecars))
         (outcome,) = acquire(settings, [one.spec], Order(place, wish), say)
         done.append((one.path, outcome))
         if outcome.installation and replace and outcome.installation.path != one.path:
-            Tidier(index, settings).trash([str(one.path)])
+            try:
+                Tidier(index, settings).trash([str(one.path)])
+            except LibraryProblem as error:
+                say(f"The old file stays beside the new one: {error}")
     return done

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import HubtoolError, StorageProblem
+from hubtool.errors import FolderMissing, HubtoolError
 from hubtool.library.resolve import Names
 from hubtool.library.resolving import read_input, resolve_all
 
@@ -44,7 +44,7 @@ def count_usage(index: Index, folders: Iterable[Path], progress: Callable[[int],
     """Count the LoRAs of every picture below these folders, and remember the counts for `list --unused`.
 
     Raises:
-        StorageProblem: one is no folder.
+        FolderMissing: one is no folder.
     """
     counts: Counter[str] = Counter()
     examples: dict[str, Use] = {}
@@ -72,7 +72,7 @@ def count_usage(index: Index, folders: Iterable[Path], progress: Callable[[int],
 def _pictures(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         if not folder.is_dir():
-            raise StorageProblem(folder, "is no folder")
+            raise FolderMissing(folder)
         for parent, below, names in os.walk(folder):
             below.sort()
             yield from (Path(parent) / name for name in sorted(names) if name.lower().endswith(_PICTURES))

@@ -47,9 +47,10 @@ class Walk:
     def files(self) -> Iterator[Seen]:
         """Every file with one of the extensions."""
         visited: set[str] = set()
-        waiting = [str(self.folder.path)]
-        while waiting:
-            current = waiting.pop()
+        waiting = [*(str(path) for path in self.folder.also if os.path.lexists(path)), str(self.folder.path)]
+        links: list[str] = []  # last: of two ways to a folder, the one without links is its name
+        while waiting or links:
+            current = waiting.pop() if waiting else links.pop(0)
             real = os.path.realpath(current)
             if real in visited:
                 continue
@@ -57,7 +58,9 @@ class Walk:
             self.branches[current] = settled(current)
             entries = self._entries(current)
             if self.folder.deep:
-                waiting.extend(entry.path for entry in entries.values() if _is_folder(entry))
+                below = [entry for entry in entries.values() if _is_folder(entry)]
+                waiting.extend(entry.path for entry in below if not entry.is_symlink())
+                links.extend(sorted(entry.path for entry in below if entry.is_symlink()))
             yield from _models(entries, self.extensions)
 
     def _entries(self, folder: str) -> Mapping[str, os.DirEntry[str]]:

@@ -40,6 +40,7 @@ Alpha = float | Literal["rank", "keep"]  # alpha = rank (scale 1), the scale as 
 #: Float dtypes by the digits they hold; what is computed from several dtypes gets the one furthest back. What is computed
 #: from float8 gets F16, for another rounding to float8 would cost more than the computation is worth.
 _DIGITS = ("BF16", "F16", "F32", "F64")
+_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 #: Metadata about the tensors or scales of the file that was read; true of no other.
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", OURS_KEY, PEFT_KEY, RECORD_KEY)
 
@@ -82,16 +83,32 @@ def check_output(output: Path, inputs: Iterable[Path], dialect_id: str | None, *
     """What can be known before the work.
 
     Raises:
-        UsageProblem: the output is one of the inputs.
+        UsageProblem: the output is one of the inputs, a folder, or has the name of a torch file.
         OutputExists: there is something, and it is not to be replaced.
         UnknownDialect: the dialect has no such id.
     """
+    check_name(output)
+    if output.is_dir():
+        raise UsageProblem(
+            f"{output} is a folder.", hint=f"Name a file in it, such as `-o {output / 'new.safetensors'}`."
+        )
     if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
         raise UsageProblem(f"{output} is an input.", hint="Choose another name with `-o`.")
     if os.path.lexists(output) and not force:
         raise OutputExists(output)
     if dialect_id is not None:
         dialect(dialect_id)
+
+
+def check_name(output: Path) -> None:
+    """What is written is safetensors, and no name may say something else.
+
+    Raises:
+        UsageProblem: it is the name of a torch file.
+    """
+    if output.suffix.lower() in _TORCH_SUFFIXES:
+        message = f"{output.name} would be a safetensors file under a torch file's name."
+        raise UsageProblem(message, hint=f"Call it {output.stem}.safetensors.")
 
 
 def common_dtype(adapters: Iterable[Adapter]) -> str:

@@ -19,11 +19,11 @@ from hubtool.errors import IncompatibleAdapters, NotRepresentable, UsageProblem
 from hubtool.formats.hashing import hash_file
 from hubtool.operations.adapter_output import STALE, check_output
 from hubtool.operations.bake_edits import Edits, plan_edits
-from hubtool.operations.bake_files import Written, check_folder, check_kind, write_checkpoint
+from hubtool.operations.bake_files import Written, check_folder, check_kind, gives_folder, write_checkpoint
 from hubtool.operations.bake_tensors import Bake, Rounding, baked, recast
 from hubtool.operations.extract_report import peak_memory_bytes
 from hubtool.operations.factors import is_additive
-from hubtool.operations.sources import Source, Weighted, candidates, read_sources
+from hubtool.operations.sources import Source, Weighted, candidates, nothing_left, off_notes, read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,17 +87,21 @@ def bake(path: Path, sources: Sequence[Source], output: Path, options: BakeOptio
         UsageProblem: options that cannot be meant.
         FileProblem, CheckpointProblem, NotAnAdapter, UnknownArchitecture, BrokenAdapter: an input cannot be read.
         IncompatibleAdapters: an adapter is for another model.
+        AdapterProblem: every strength is 0.
         NotRepresentable: `reverse` of a change that cannot be undone exactly.
         NonFinite: NaN or infinity among the values.
         OutputExists, DiskFull, StorageProblem: from the disk; nothing is left behind.
     """
     started = time.perf_counter()
-    check_output(output, [path, *(source.path for source in sources)], None, force=options.force)
+    if gives_folder(path):
+        check_folder(path, output)
+    else:
+        check_output(output, [path, *(source.path for source in sources)], None, force=options.force)
     checkpoint, adapters = _read(path, sources, options)
-    single = len(checkpoint.files) == 1 and checkpoint.files[0].path == path
-    check_kind(checkpoint.files, output, single=single)
-    if not single:
-        check_folder(output)
+    if gives_folder(path):
+        check_kind(checkpoint.files)
+    if all(adapter.is_off for adapter in adapters):
+        raise nothing_left("bake")
     if options.reverse:
         _check_reversible(adapters)
         flipped = [_flipped(adapter.source) for adapter in adapters]
@@ -124,7 +128,7 @@ def bake(path: Path, sources: Sequence[Source], output: Path, options: BakeOptio
         size_bytes=sum(file.size_bytes for file in written) if written else None,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
-        notes=tuple(_notes(checkpoint, edits, rounding, options)),
+        notes=(*_notes(checkpoint, edits, rounding, options), *off_notes(adapters)),
     )
 
 

@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubtool.errors import OutputExists, UsageProblem
+from hubtool.errors import OutputExists, StorageProblem, UsageProblem
 from hubtool.formats.atomic import atomic_output, reraise, sync_folder
 from hubtool.formats.pickle import PickleFile
 from hubtool.formats.safetensors import write_safetensors
@@ -17,14 +18,10 @@ from hubtool.formats.tensor import nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from typing import IO
 
     from hubtool.formats.safetensors import SafetensorsFile
     from hubtool.formats.tensor import LazyTensor
-
-
-_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,27 +38,33 @@ class Written:
         return self.source.body_start + sum(nbytes(tensor.dtype, tensor.shape) for tensor in self.tensors.values())
 
 
-def check_folder(output: Path) -> None:
-    """A folder is never replaced, not even with `--force`: it may hold anything.
+def gives_folder(path: Path) -> bool:
+    """Whether what a checkpoint is baked to is a folder: it is one, or an index of shards."""
+    return path.is_dir() or path.name.endswith(".json")
+
+
+def check_folder(path: Path, output: Path) -> None:
+    """A folder's copy has to be new, even with `--force`, for what is there may hold anything; and lie outside of it.
 
     Raises:
-        UsageProblem: there is one.
+        UsageProblem: there is something, or the output would be copied into itself.
     """
+    if path.is_dir() and path.resolve() in output.resolve().parents:
+        message = f"{output} is inside of {path}, which is copied to it."
+        raise UsageProblem(message, hint="Choose a place outside of it with `-o`.")
     if os.path.lexists(output):
-        raise UsageProblem(f"{output} exists, and folders are not replaced.", hint="Choose another name with `-o`.")
+        message = f"{output} exists, and a folder is written to a new place only."
+        raise UsageProblem(message, hint="Choose another name with `-o`.")
 
 
-def check_kind(files: Sequence[SafetensorsFile], output: Path, *, single: bool) -> None:
-    """What comes out is always safetensors.
+def check_kind(files: Sequence[SafetensorsFile]) -> None:
+    """What comes out is always safetensors, also in a folder.
 
     Raises:
-        UsageProblem: the name says something else, or a folder holds torch's files, whose names would.
+        UsageProblem: it holds torch's files, whose names would say something else.
     """
-    if single and output.suffix in _TORCH_SUFFIXES:
-        message = f"{output.name} would be a safetensors file under a torch file's name."
-        raise UsageProblem(message, hint=f"Call it {output.stem}.safetensors.")
     torch_files = [file.path.name for file in files if isinstance(file, PickleFile)]
-    if torch_files and not single:
+    if torch_files:
         message = f"{torch_files[0]} is a torch file in a folder; only single ones can be baked into."
         raise UsageProblem(message, hint="Download the folder's safetensors files.")
 
@@ -72,7 +75,7 @@ def write_checkpoint(path: Path, files: Sequence[Written], output: Path, *, forc
     Raises:
         OutputExists, DiskFull, StorageProblem: from the disk; nothing is left behind.
     """
-    if len(files) == 1 and files[0].source.path == path:
+    if not gives_folder(path):
         with atomic_output(output, force=force) as out:
             _write(out, files[0])
         return
@@ -89,6 +92,10 @@ def write_checkpoint(path: Path, files: Sequence[Written], output: Path, *, forc
             raise OutputExists(output)
         temporary.replace(output)
         sync_folder(output.parent)
+    except StorageProblem as error:
+        if isinstance(error.__cause__, OSError) and temporary in Path(error.path).parents:
+            reraise(error.__cause__, output)  # nobody knows the temporary folder's name
+        raise
     except OSError as error:
         reraise(error, output)
     finally:

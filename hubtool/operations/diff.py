@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.codec import decode
 from hubtool.adapters.scaling import ROUNDING
 from hubtool.adapters.tensors import TORCH_DTYPES, to_torch
-from hubtool.errors import NotAnAdapter, UnknownArchitecture
+from hubtool.errors import NotAnAdapter, NotRegularFile, UnknownArchitecture
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.formats.tensor import FileBytes
 from hubtool.naming.address import Role
@@ -22,6 +22,7 @@ from hubtool.operations.diff_modules import ModuleDiff, compare_module
 from hubtool.operations.per_module import for_each
 from hubtool.operations.placement import placed
 from hubtool.operations.sources import candidates
+from hubtool.operations.validate import refuse_broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,8 +105,12 @@ def diff(
 
     Raises:
         FileProblem: one of them is no sound safetensors file.
-        BrokenAdapter: tensors of a module do not go together.
+        BrokenAdapter: tensors of a module are missing or do not go together.
     """
+    for path in (first, second):
+        if path.is_dir():
+            message = f"{path} is a folder; diff compares two safetensors files, LoRAs above all."
+            raise NotRegularFile(path, message, hint="Name a file in it.")
     files = read_safetensors(first), read_safetensors(second)
     adapters = tuple(_adapter(file, architecture_id) for file in files)
     header = _header(files[0].metadata, files[1].metadata)
@@ -148,9 +153,11 @@ def diff(
 
 def _adapter(file: SafetensorsFile, architecture_id: str | None) -> Adapter | None:
     try:
-        return decode(file, architecture_id=architecture_id)
+        adapter = decode(file, architecture_id=architecture_id)
+        refuse_broken(file, adapter)
     except (NotAnAdapter, UnknownArchitecture):
         return None  # a checkpoint, an embedding: compared by its tensors
+    return adapter
 
 
 def _side(file: SafetensorsFile, adapter: Adapter | None) -> Side:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hubtool.errors import NonFinite
@@ -34,7 +34,7 @@ class ModuleDiff:
     norm_a: float | None
     norm_b: float | None
     cosine: float | None
-    relative_error: float | None  # ‖ΔW_A − ΔW_B‖ / ‖ΔW_A‖
+    relative_error: float | None  # ‖ΔW_A − ΔW_B‖ / ‖ΔW_A‖; None where A's change is nothing
 
 
 def compare_module(module: ModuleRef, one: Sequence[Share], two: Sequence[Share], tolerance: float) -> ModuleDiff:
@@ -45,7 +45,9 @@ def compare_module(module: ModuleRef, one: Sequence[Share], two: Sequence[Share]
         BrokenAdapter: tensors that do not go together.
     """
     if all(is_additive(share.layer) for share in (*one, *two)):
-        return _by_change(module, _sums(one), _sums(two), tolerance)
+        row = _by_change(module, _sums(one), _sums(two), tolerance)
+        # zeros are what the file says of a module, and no silence about it
+        return replace(row, status="differs") if one and two and row.status in {"only_a", "only_b"} else row
     if not one or not two:
         return ModuleDiff(*_name(module), "only_a" if one else "only_b", None, None, None, None)
     return _by_tensors(module, one, two, tolerance)

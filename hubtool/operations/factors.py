@@ -60,6 +60,11 @@ class Factors:
         """The whole change."""
         return self.left if self.right is None else self.left @ self.right
 
+    def applied(self, vectors: Tensor) -> Tensor:
+        """What the change makes of vectors (columns, count), float64."""
+        seen = vectors if self.right is None else self.right.double() @ vectors
+        return self.left.double() @ seen
+
     def scaled(self, by: float) -> Factors:
         """The change times a number."""
         return self if by == 1 else Factors(self.left * by, self.right)
@@ -135,10 +140,19 @@ def factors_of(layer: Layer, shape: Shape) -> Factors:
     if factored_rank(layer, shape) is None:
         return Factors(layer.delta(shape).reshape(shape[0], -1), None)
     make = {"lora": _of_lora, "loha": _khatri_rao, "lokr": _kronecker}[kind.id]
-    found = make(layer)
-    if found.sides != (shape[0], prod(shape[1:])):
-        raise BrokenAdapter(layer.base, f"{layer.base} gives a change of {list(found.sides)}, not {list(shape)}.")
+    try:
+        found = make(layer)
+    except (RuntimeError, IndexError) as error:  # torch's words for sides that do not meet
+        raise _misfit(layer, shape) from error
+    inner_side = found.left.shape[1] if found.right is None else found.right.shape[0]
+    if found.sides != (shape[0], prod(shape[1:])) or found.left.shape[1] != inner_side:
+        raise _misfit(layer, shape)
     return found
+
+
+def _misfit(layer: Layer, shape: Shape) -> BrokenAdapter:
+    sides = ", ".join(f"{role.value} {list(tensor.shape)}" for role, tensor in layer.tensors.items())
+    return BrokenAdapter(layer.base, f"{layer.base} does not give a change of {list(shape)}: {sides}.")
 
 
 def _of_lora(layer: Layer) -> Factors:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 from hubtool.adapters.adapter import Adapter
 from hubtool.adapters.fusion import fit
 from hubtool.adapters.rewriting import recast
-from hubtool.errors import NotRepresentable, UsageProblem
+from hubtool.errors import AdapterProblem, NotRepresentable, UsageProblem
 from hubtool.naming.address import ModuleRef, Role
 from hubtool.operations.adapter_output import (
     Made,
@@ -38,7 +38,10 @@ from hubtool.operations.merge_rules import DARE_DENSITY, TIES_DENSITY, Magnitude
 from hubtool.operations.per_module import for_each
 from hubtool.operations.placement import Share, placed
 from hubtool.operations.ranks import EnergyRank, FixedRank, RankRule
-from hubtool.operations.sources import Source, Weighted, read_sources
+from hubtool.operations.sources import Source, Weighted, nothing_left, off_notes, read_sources
+
+# after our own modules: hubtool.adapters.tensors says what to install where torch is missing
+import torch  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 
 Method = Literal["concat", "svd", "ties", "dare"]
 _NO_LIMIT = 1 << 30
+_ROUNDING = 1e-6  # share of the parts' norm that float32 leaves of a sum which is nothing
+_PROBES = 8  # vectors: ‖ΔW·v‖² of a Gaussian one is ‖ΔW‖² on average, at a k-th of the cost of inner products
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,8 @@ class _Plan(NamedTuple):
 
 class _Result(NamedTuple):
     layer: Layer | None
-    made: Made | None  # where something was approximated
+    made: Made | None = None  # where something was approximated
+    cancels: bool = False  # the files' changes of the weight, which is left out
 
 
 def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Merging:
@@ -143,6 +149,7 @@ def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Mer
         UsageProblem: options that contradict each other.
         FileProblem, NotAnAdapter, UnknownArchitecture, BrokenAdapter, NonFinite: a file cannot be used.
         IncompatibleAdapters: the files are for different base models.
+        AdapterProblem: every strength is 0, or the changes cancel.
         NotRepresentable: a change that cannot be added to others, or that the dialect has no word for.
         OutputExists, DiskFull, StorageProblem: from the disk; nothing is left behind.
     """
@@ -153,6 +160,8 @@ def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Mer
     spoken = options.dialect or files[0].adapter.dialect
     dtype = options.dtype or common_dtype(file.adapter for file in files)
     terms = _terms(files, spoken)
+    if not terms:
+        raise nothing_left("merge")
     options = replace(options, rank=options.rank or _largest_rank(terms)) if options.chosen != "concat" else options
     results: list[_Result] = []
     if not options.dry_run:
@@ -163,6 +172,9 @@ def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Mer
 
         results = for_each(list(terms), work, workers=options.workers, progress=options.progress)
         layers = {module: row.layer for module, row in zip(terms, results, strict=True) if row.layer is not None}
+        if not layers:
+            message = "The files cancel: at these strengths the sum of their changes is nothing but rounding."
+            raise AdapterProblem("", message, hint="`hubtool conflicts` compares them.")
         metadata = describe(files, list(layers.values()), options)
         adapter, _ = recast(Adapter(files[0].adapter.architecture, layers, metadata, dialect=spoken), dtype)
         tensors, metadata = spelt(adapter, spoken)
@@ -184,8 +196,10 @@ def merge(sources: Sequence[Source], output: Path, options: MergeOptions) -> Mer
         size_bytes=output.stat().st_size if results else None,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
-        notes=tuple(_notes(files)),
-        layers=tuple(_row(module, terms[module], row) for module, row in zip(terms, results, strict=False)),
+        notes=tuple(_notes(files, results)),
+        layers=tuple(
+            _row(module, terms[module], row) for module, row in zip(terms, results, strict=False) if row.layer
+        ),
     )
 
 
@@ -279,16 +293,36 @@ def _merged(module: ModuleRef, terms: Sequence[Term], plan: _Plan) -> _Result:
     weights = _weights(terms)
     alone = terms[0] if len(terms) == 1 and terms[0].share.is_whole else None
     if alone and (options.chosen == "concat" or not _adds_up(alone.share.layer)):
-        return _Result(scaled_layer(alone.share.layer, alone.strength), None)
+        return _Result(scaled_layer(alone.share.layer, alone.strength))
     beside = vectors(terms, spoken, dtype)
-    if not weights:  # biases and norms add up as they are
-        return _Result(beside, None)
+    cancels = options.chosen != "dare" and _cancels(weights)  # DARE thins each change in a way of its own
+    if not weights or (cancels and options.chosen != "ties"):  # biases and norms add up as they are
+        return _Result(beside, cancels=cancels)
     if options.chosen == "concat":
-        return _Result(joined(module, weights, beside, dtype), None)
-    shape, name = weights[0].share.shape, weights[0].share.layer.base
-    found = truncated(_sum(module, weights, plan), _rule(shape, options), name)
-    made = lora_layer(found, shape, module.path, (dtype, 1.0))
+        return _Result(joined(module, weights, beside, dtype))
+    made = _nearest(module, weights, plan)
+    if cancels and not made.squared_norm:  # what TIES makes of a sum of nothing is something where it trims unevenly
+        return _Result(beside, cancels=True)
     return _Result(made.layer.having({**made.layer.tensors, **(beside.tensors if beside else {})}), made)
+
+
+def _cancels(terms: Sequence[Term]) -> bool:
+    """Whether changes that are something add up to nothing, but for rounding: from what they make of a few random vectors."""
+    if len({term.file for term in terms}) < 2:
+        return False
+    parts = [term.factors() for term in terms]
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(parts[0].sides[1], _PROBES, dtype=torch.float64, generator=generator)
+    seen = torch.stack([part.applied(vectors) for part in parts])
+    norm = float(seen.norm())
+    return norm > 0 and float(seen.sum(0).norm()) <= _ROUNDING * norm
+
+
+def _nearest(module: ModuleRef, terms: Sequence[Term], plan: _Plan) -> Made:
+    """The LoRA nearest to what the method makes of the changes."""
+    shape, name = terms[0].share.shape, terms[0].share.layer.base
+    found = truncated(_sum(module, terms, plan), _rule(shape, plan.options), name)
+    return lora_layer(found, shape, module.path, (plan.dtype, 1.0))
 
 
 def _sum(module: ModuleRef, terms: Sequence[Term], plan: _Plan) -> Factors:
@@ -312,9 +346,12 @@ def _rule(shape: tuple[int, ...], options: MergeOptions) -> RankRule:
 # ---------------------------------------------------------------- what is said of it
 
 
-def _notes(files: Sequence[Weighted]) -> list[str]:
+def _notes(files: Sequence[Weighted], results: Sequence[_Result]) -> list[str]:
     left = [(len(file.adapter.leftovers), file.source.path.name) for file in files if file.adapter.leftovers]
-    return [f"{count} tensors of {name} were not understood and left out." for count, name in left]
+    notes = [f"{count} tensors of {name} were not understood and left out." for count, name in left]
+    cancelled = sum(row.cancels for row in results)
+    notes += [f"The files' changes cancel in {cancelled} modules, which are left out."] * bool(cancelled)
+    return notes + off_notes(files)
 
 
 def _row(module: ModuleRef, terms: Sequence[Term], result: _Result) -> MergedModule:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hubtool.adapters.layer import Layer
 from hubtool.adapters.rewriting import computed
 from hubtool.adapters.scaling import multiplied
-from hubtool.errors import NotRepresentable
+from hubtool.errors import NonFinite, NotRepresentable
 from hubtool.formats.tensor import scalar_tensor
 from hubtool.naming.address import ModuleRef, Role
 from hubtool.naming.dialect import dialect
@@ -38,16 +38,24 @@ def scaled_layer(layer: Layer, strength: float) -> Layer:
     """The same layer at another strength: alpha takes it where there is one, so that the factors stay bit for bit."""
     if strength == 1:
         return layer
-    tensors = {role: multiplied(t, strength) if role in _ALONE else t for role, t in layer.tensors.items()}
+    tensors = {role: multiplied(t, strength, layer.base) if role in _ALONE else t for role, t in layer.tensors.items()}
     kind = layer.parametrization
     if layer.rank and kind and kind.id in {"lora", "loha", "lokr"}:
         tensors.pop(Role.SCALE, None)
-        tensors[Role.ALPHA] = scalar_tensor(layer.scale * abs(strength) * layer.rank)
+        tensors[Role.ALPHA] = _alpha(layer.scale * abs(strength) * layer.rank, layer.base)
         if strength < 0:  # readers differ about negative alphas
             tensors = _negated(tensors)
     elif kind and kind.id == "lokr":  # both factors whole: alpha means nothing
-        tensors[Role.LOKR_W1] = multiplied(tensors[Role.LOKR_W1], strength)
+        tensors[Role.LOKR_W1] = multiplied(tensors[Role.LOKR_W1], strength, layer.base)
     return Layer(tensors, layer.base)
+
+
+def _alpha(value: float, name: str) -> LazyTensor:
+    try:
+        return scalar_tensor(value)
+    except OverflowError:
+        message = f"An alpha of {value:.3g} for {name} does not fit F32."
+        raise NonFinite(name, message, hint="Choose a smaller strength.") from None
 
 
 def _negated(tensors: dict[Role, LazyTensor]) -> dict[Role, LazyTensor]:
@@ -69,7 +77,9 @@ def joined(module: ModuleRef, terms: Sequence[Term], beside: Layer | None, dtype
     shape = terms[0].share.shape
     ranks = [term.share.rank for term in terms]
     if all(Role.DIFF in term.share.layer.tensors for term in terms):
-        whole = computed(dtype, shape, lambda: added([term.factors() for term in terms]).dense().reshape(shape))
+        whole = computed(
+            dtype, shape, lambda: added([term.factors() for term in terms]).dense().reshape(shape), module.path
+        )
         return Layer({Role.DIFF: whole, **more}, module.path)
     if None in ranks:
         base = next(term.share.layer.base for term, rank in zip(terms, ranks, strict=True) if rank is None)
@@ -84,8 +94,8 @@ def joined(module: ModuleRef, terms: Sequence[Term], beside: Layer | None, dtype
         return layer.having({**layer.tensors, **more})
     if not total:
         return beside
-    up = computed(dtype, (shape[0], total, *(1,) * len(shape[2:])), lambda: _lefts(terms))
-    down = computed(dtype, (total, *shape[1:]), lambda: _rights(terms))
+    up = computed(dtype, (shape[0], total, *(1,) * len(shape[2:])), lambda: _lefts(terms), module.path)
+    down = computed(dtype, (total, *shape[1:]), lambda: _rights(terms), module.path)
     return Layer({Role.UP: up, Role.DOWN: down, Role.ALPHA: scalar_tensor(total), **more}, module.path)
 
 
@@ -132,4 +142,4 @@ def _vector_sum(parts: Sequence[tuple[Term, float, Role]], rows: int, dtype: str
             columns.append(whole.among(share.start, rows))
         return added(columns).dense().flatten()
 
-    return computed(dtype, (rows,), total)
+    return computed(dtype, (rows,), total, parts[0][0].share.layer.base)

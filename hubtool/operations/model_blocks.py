@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hubtool.naming.architecture import Architecture
 
 BASE = "BASE"
+LEAST, MOST = 1e-6, 1e4  # of a strength that is not 0: beyond, products leave the range of the numbers that are stored
 _LDM = {"input_blocks": "IN", "output_blocks": "OUT"}
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?[^.]*?\.\d+)(?:\.|$)")
 _RANGE = re.compile(r"(.*?)(\d+)-(?:.*?)(\d+)$")
@@ -130,9 +131,14 @@ def _number(value: str, text: str) -> float:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if not abs(number) < float("inf"):
+    if not is_strength(number):
         raise UsageProblem(f"{value.strip()!r} is no weight, in {text!r}.", hint="Write NAME=WEIGHT,NAME=WEIGHT.")
     return number
+
+
+def is_strength(number: float) -> bool:
+    """Whether a change can be multiplied with it: 0, or of a size that stored numbers survive."""
+    return number == 0 or LEAST <= abs(number) <= MOST
 
 
 def _ranged(name: str) -> list[str]:

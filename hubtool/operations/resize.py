@@ -1,13 +1,15 @@
 """Another rank for a LoRA: each module's change replaced by the nearest one of that rank (Eckart & Young 1936).
 
-Everything goes through the factors (`hubtool.operations.factors`), so that no weight of the model is ever made: LoRA and LoCon
-by the SVD of their core, LoKr by those of its two factors, LoHa through its Khatri–Rao products. The result is a LoRA. A DoRA
-keeps its magnitudes, and the change that they scale is resized. Families without factors are kept as they are and named.
+A module whose rank does not fall keeps its tensors. Everything else goes through the factors (`hubtool.operations.factors`), so
+that no weight of the model is ever made: LoRA and LoCon by the SVD of their core, LoKr by those of its two factors, LoHa through
+its Khatri–Rao products. The result is a LoRA. A DoRA keeps its magnitudes, and the change that they scale is resized. Families
+without factors are kept as they are and named.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -184,7 +186,7 @@ def resize(path: Path, output: Path, options: ResizeOptions) -> Resizing:
         size_before_bytes=file.size_bytes,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
-        notes=tuple(_notes(source, items)),
+        notes=tuple(_notes(source, items, made)),
         layers=tuple(_row(item, row) for item, row in zip(items, made, strict=False)),
     )
 
@@ -215,12 +217,22 @@ def _rule(item: _Item, options: ResizeOptions) -> RankRule:
 def _resized(item: _Item, rule: RankRule, stored: tuple[str, Alpha]) -> Made:
     dtype, alpha = stored
     found = _nearest(item, rule)
+    if found.up.shape[1] == item.layer.rank and _may_stay(item.layer, dtype, alpha):
+        return Made(item.layer, item.layer.rank, found.squared_norm, 0.0)
     scale = {"rank": 1.0, "keep": abs(item.layer.scale) or 1.0}.get(str(alpha)) or float(alpha) / found.up.shape[1]
     made = lora_layer(found, item.shape, item.layer.base, (dtype, scale))
     tensors = item.layer.without(*FACTOR_ROLES)
     if Role.UP_BIAS in item.layer.tensors:
         tensors[Role.UP_BIAS] = _rescaled(item.layer, item.layer.scale / scale)
     return replace(made, layer=item.layer.having({**tensors, **made.layer.tensors}))
+
+
+def _may_stay(layer: Layer, dtype: str, alpha: Alpha) -> bool:
+    """Whether a layer is already what would be written of it, so that computing it anew could only lose digits."""
+    if {Role.UP, Role.DOWN} - layer.tensors.keys() or Role.MID in layer.tensors:
+        return False
+    wanted = layer.rank and not isinstance(alpha, str) and not math.isclose(layer.scale, alpha / layer.rank)
+    return not wanted and all(layer.tensors[role].dtype == dtype for role in (Role.UP, Role.DOWN))
 
 
 def _nearest(item: _Item, rule: RankRule) -> LowRank:
@@ -279,7 +291,7 @@ def _network(kept: Mapping[str, str], items: list[_Item], kernels: list[Made]) -
 
 
 def _alpha(row: Made) -> float:
-    return row.layer.tensors[Role.ALPHA].scalar()
+    return row.layer.scale * row.rank
 
 
 def _common(values: Iterable[float | None]) -> str:
@@ -288,15 +300,18 @@ def _common(values: Iterable[float | None]) -> str:
     return f"{found.pop():g}" if len(found) == 1 else "Dynamic"
 
 
-def _notes(source: Adapter, items: list[_Item]) -> list[str]:
+def _notes(source: Adapter, items: list[_Item], made: list[Made]) -> list[str]:
     taken = {item.module for item in items}
     left = Counter(
         kind.id for module, layer in source.layers.items() if module not in taken and (kind := layer.parametrization)
     )
     notes = [f"{count} modules ({id}) have no rank and are kept as they are." for id, count in left.items()]
+    stayed = sum(item.layer is row.layer for item, row in zip(items, made, strict=False))
+    notes += [f"{stayed} modules have no more than that rank and are kept as they are, alpha included."] * bool(stayed)
     families = {kind.id for item in items if (kind := item.layer.parametrization)} - {"lora"}
     notes += [f"{', '.join(sorted(families))} became plain LoRA."] * bool(families)
-    if any(Role.MAGNITUDE in item.layer.tensors for item in items):
+    resized = [row.layer for item, row in zip(items, made, strict=False) if item.layer is not row.layer]
+    if any(Role.MAGNITUDE in layer.tensors for layer in resized):
         notes.append("DoRA magnitudes are kept; the change that they scale was resized.")
     return notes
 

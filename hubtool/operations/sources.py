@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtool.adapters.codec import decode
-from hubtool.errors import IncompatibleAdapters, UsageProblem
+from hubtool.errors import AdapterProblem, IncompatibleAdapters, UsageProblem
 from hubtool.formats.safetensors import SafetensorsFile, read_safetensors
 from hubtool.naming.address import Component
 from hubtool.naming.architecture import architecture
-from hubtool.operations.model_blocks import NO_BLOCKS, BlockWeights
+from hubtool.operations.model_blocks import LEAST, MOST, NO_BLOCKS, BlockWeights, is_strength
 from hubtool.operations.validate import refuse_broken
 
 if TYPE_CHECKING:
@@ -26,12 +25,23 @@ _TEXT_ENCODER = "te="
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, and how strongly it is meant."""
+    """A file, and how strongly it is meant.
+
+    Raises:
+        UsageProblem: a strength that is no number of a sensible size.
+    """
 
     path: Path
     strength: float = 1.0
     text_encoder: float | None = None  # None: as strong as the denoiser
     blocks: BlockWeights = NO_BLOCKS
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be multiplied with."""
+        for number in (self.strength, self.text_encoder):
+            if number is not None and not is_strength(number):
+                message = f"{number:g} is no strength for {self.path.name}: it is 0, or between {LEAST:g} and {MOST:g}."
+                raise UsageProblem(message, hint="Write it like style.safetensors:0.7; negative ones subtract.")
 
     @property
     def label(self) -> str:
@@ -47,6 +57,11 @@ class Weighted:
     source: Source
     file: SafetensorsFile
     adapter: Adapter
+
+    @property
+    def is_off(self) -> bool:
+        """Whether its strengths leave nothing of it."""
+        return not any(map(self.strength, self.adapter.layers))
 
     def strength(self, module: ModuleRef) -> float:
         """What this module's change is multiplied with."""
@@ -64,7 +79,7 @@ def parse_source(text: str) -> Source:
     'C:\\\\loras\\\\style.safetensors'
 
     Raises:
-        UsageProblem: a strength that is no finite number.
+        UsageProblem: a strength that is no number of a sensible size.
     """
     rest, strength, encoder = text, 1.0, None
     while ":" in rest and not Path(rest).exists():
@@ -72,8 +87,6 @@ def parse_source(text: str) -> Source:
         value = _number(tail.removeprefix(_TEXT_ENCODER))
         if value is None or not head:  # a name, or what follows a Windows drive
             break
-        if not math.isfinite(value):
-            raise UsageProblem(f"{tail} is no strength for {head}.", hint="Write it like style.safetensors:0.7.")
         rest = head
         if not tail.startswith(_TEXT_ENCODER):
             strength = value
@@ -120,6 +133,17 @@ def _common(files: Sequence[SafetensorsFile], adapters: Sequence[Adapter]) -> st
     titles = [architecture(possible[i][0]).title for i in (0, other)]
     names = [files[i].path.name for i in (0, other)]
     raise IncompatibleAdapters(names[1], f"{names[0]} is for {titles[0]}, but {names[1]} is for {titles[1]}.")
+
+
+def nothing_left(verb: str) -> AdapterProblem:
+    """The error where strengths of 0 leave nothing to do."""
+    message = f"Every strength is 0, so there is nothing to {verb}."
+    return AdapterProblem("", message, hint="Give one of the files a strength, as in style.safetensors:0.7.")
+
+
+def off_notes(files: Sequence[Weighted]) -> list[str]:
+    """What is said of files whose strength is 0."""
+    return [f"{file.source.path.name} is switched off: its strength is 0." for file in files if file.is_off]
 
 
 def candidates(adapter: Adapter) -> list[str]:

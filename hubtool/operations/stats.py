@@ -59,8 +59,8 @@ class BlockStats:
 
     block: str
     modules: int
-    norm: float
-    energy_share: float
+    norm: float | None  # of the modules that have one; None where none has
+    energy_share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,14 @@ class Stats:
     dialect: str
     modules: int
     parametrizations: Mapping[str, int]
-    norm: float
+    norm: float | None  # of the modules that have one; None where none has
     effective_rank: float | None  # mean over the modules, weighted with their energy
     rank_90: int | None  # the rank that holds 90 % of the energy in nine modules of ten
     rank_99: int | None
     untrained: int  # modules whose change is nothing
     blocks: tuple[BlockStats, ...]
     layers: tuple[ModuleStats, ...]
+    notes: tuple[str, ...]
 
 
 def stats(
@@ -108,13 +109,14 @@ def stats(
         dialect=adapter.dialect,
         modules=len(rows),
         parametrizations=dict(Counter(row.parametrization for row in rows if row.parametrization)),
-        norm=math.sqrt(total),
+        norm=math.sqrt(total) if energies else None,
         effective_rank=weighted / total if total else None,
         rank_90=_nine_in_ten([row.rank_90 for row in measured if row.rank_90]),
         rank_99=_nine_in_ten([row.rank_99 for row in measured if row.rank_99]),
         untrained=sum(row.norm == 0 for row in rows),
         blocks=tuple(_blocks(adapter, rows, total)),
         layers=tuple(rows),
+        notes=tuple(_notes(adapter)),
     )
 
 
@@ -168,8 +170,21 @@ def _nine_in_ten(values: Sequence[int]) -> int | None:
 def _blocks(adapter: Adapter, rows: Sequence[ModuleStats], total: float) -> list[BlockStats]:
     found = []
     for name in blocks(adapter.architecture):
-        energies = [(row.norm or 0.0) ** 2 for row in rows if row.block == name]
+        inside = [row for row in rows if row.block == name]
+        energies = [row.norm**2 for row in inside if row.norm is not None]
         if energies:
             share = sum(energies) / total if total else 0.0
-            found.append(BlockStats(name, len(energies), math.sqrt(sum(energies)), share))
+            found.append(BlockStats(name, len(inside), math.sqrt(sum(energies)), share))
+        elif inside:
+            found.append(BlockStats(name, len(inside), None, None))
     return found
+
+
+def _notes(adapter: Adapter) -> list[str]:
+    dependent = [layer for layer in adapter.layers.values() if changes_weight(layer) and not is_additive(layer)]
+    kinds = {"DoRA" if "dora" in layer.modifiers else kind.id for layer in dependent if (kind := layer.parametrization)}
+    what = f" ({', '.join(sorted(kinds))})" if kinds else ""
+    note = (
+        f"{len(dependent)} modules{what} depend on the base model: how large their change is can't be told without it."
+    )
+    return [note] * bool(dependent)

@@ -68,6 +68,16 @@ def test_a_login_is_verified_stored_for_its_owner_only_and_used(site: SmallSite,
     assert who_am_i(settings, site.url).source == ""
 
 
+def test_a_trial_asks_whose_key_it_is_and_stores_nothing(site: SmallSite, settings: Settings) -> None:
+    account = log_in(settings, site.url, SECRET, dry_run=True)
+    assert (account.name, account.source) == ("ann", "")
+    assert not (settings.directories.config / "tokens.json").exists()
+    assert not log_out(settings, site.url, dry_run=True)
+    log_in(settings, site.url, SECRET)
+    assert log_out(settings, site.url, dry_run=True)
+    assert log_out(settings, site.url)
+
+
 def test_a_key_that_the_hub_does_not_know_is_not_stored(site: SmallSite, settings: Settings) -> None:
     with pytest.raises(NeedsToken) as caught:
         log_in(settings, site.url, "wrong_KEY")

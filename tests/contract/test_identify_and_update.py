@@ -63,6 +63,8 @@ def test_another_header_is_recognised_by_its_tensors_and_saved(run: Command, tmp
     header["__metadata__"] = {**header.get("__metadata__", {}), "note": "edited"}
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + body[8 + length :])
+    _, (row,) = run("identify", path.stem, "--save", "--dry-run")
+    assert (row["version_id"], run("list")[1][0]["base_model"]) == (2002, "sd_v1")
     _, (row,) = run("identify", path.stem, "--save")
     assert (row["version_id"], row["hash_kind"]) == (2002, "autov3")
     _, (listed,) = run("list")

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.library.small_lora import write_lora
 
 from hubtool.cli import root
 from hubtool.cli._errors import run_guarded
@@ -172,3 +173,94 @@ def test_credits_name_the_licence(run: Run) -> None:
     code, document = run("first", "export", "--format", "credits")
     assert code == 0
     assert "commercial use: " in document["text"]
+
+
+def test_nothing_is_pruned_where_no_project_is(run: Run, adopted: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "first" / "loras"
+    for arguments in (["sync", "--prune"], ["sync", "--frozen", "--prune"], ["sync"], ["lock"], ["export"]):
+        code, document = run("second", *arguments, "--to", folder)
+        assert (code, document["error"]["code"]) == (4, "file_not_found"), arguments
+        assert "hubtool adopt" in document["error"]["hint"]
+    assert run("second", "remove", "moss")[1]["results"][0]["error"]["exit"] == 4
+    assert digests(folder) == adopted
+
+
+def test_a_lock_without_its_manifest_is_kept(run: Run, adopted: dict[str, str], tmp_path: Path) -> None:
+    project = carry(tmp_path, "second")
+    (project / "loras.toml").unlink()
+    before = (project / "loras.lock").read_bytes()
+    for command in ("lock", "sync"):
+        code, document = run("second", command)
+        assert (code, document["error"]["code"]) == (16, "lock_out_of_date")
+    assert (project / "loras.lock").read_bytes() == before
+    assert run("second", "sync", "--frozen")[0] == 0
+    assert digests(project / "models" / "Lora") == adopted
+
+
+def test_removing_what_is_not_there_is_not_found(run: Run, adopted: dict[str, str]) -> None:
+    code, document = run("first", "remove", "nope")
+    assert (code, document["results"][0]["error"]["code"]) == (4, "not_installed")
+
+
+def test_a_trial_writes_nothing(run: Run, tmp_path: Path) -> None:
+    run("first", "add", "1002")
+    project = tmp_path / "first" / "project"
+    (project / "loras.toml").write_text((project / "loras.toml").read_text() + 'more = "1003"\n')
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    for arguments in (["add", "1001"], ["remove", "more"], ["lock"], ["lock", "--upgrade"], ["adopt", "models/Lora"]):
+        assert run("first", *arguments, "--dry-run")[0] == 0, arguments
+    code, document = run("first", "sync", "--dry-run")
+    assert (code, [row["status"] for row in document["results"]]) == (0, ["present", "planned"])
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
+def test_a_trial_says_what_would_be_locked(run: Run) -> None:
+    _, trial = run("first", "add", "1001", "--dry-run")
+    _, done = run("first", "add", "1001")
+    shown = ("name", "path", "sha256", "wish")
+    assert [trial["results"][0][key] for key in shown] == [done["results"][0][key] for key in shown]
+
+
+def test_broken_files_and_subfolders_of_a_folder_that_is_adopted(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "first" / "by hand"
+    write_lora(folder / "below" / "good.safetensors", 1)
+    (folder / "bad.safetensors").write_bytes(b"\x08")
+    code, document = run("first", "adopt", folder)
+    assert (code, [row["path"] for row in document["loras"]]) == (0, ["below/good.safetensors"])
+    assert [row["error"]["exit"] for row in document["left_out"]] == [10]
+    (folder / "below" / "good.safetensors").unlink()
+    code, document = run("second", "adopt", folder)
+    assert (code, document["loras"]) == (10, [])
+    assert not list((tmp_path / "second" / "project").glob("loras.*"))
+
+
+def test_a_folder_that_is_not_there_cannot_be_adopted(run: Run, tmp_path: Path) -> None:
+    assert run("first", "adopt", tmp_path / "nowhere")[0] == 4
+
+
+def test_no_address_of_this_machine_is_locked(run: Run, adopted: dict[str, str], tmp_path: Path) -> None:
+    assert run("first", "add", "1003")[0] == 0
+    (tmp_path / "first" / "project" / "loras.lock").unlink()
+    assert run("first", "lock")[0] == 0
+    text = (tmp_path / "first" / "project" / "loras.lock").read_text()
+    assert 'spec = "v:' in text
+    assert "127.0.0.1" not in text
+
+
+def test_a_lock_with_a_path_that_is_hidden_writes_nothing(run: Run, adopted: dict[str, str], tmp_path: Path) -> None:
+    project = carry(tmp_path, "second")
+    lock = project / "loras.lock"
+    lock.write_text(lock.read_text().replace('path = "moss.safetensors"', 'path = ".git/hooks/moss.safetensors"'))
+    code, document = run("second", "sync", "--frozen")
+    assert (code, document["error"]["code"]) == (16, "lock_out_of_date")
+    assert {path.name for path in project.rglob("*")} == {"loras.toml", "loras.lock"}
+
+
+def test_two_names_of_one_path_are_no_lock(run: Run, tmp_path: Path) -> None:
+    run("first", "add", "1001", "--name", "ink")
+    project = tmp_path / "first" / "project"
+    before = (project / "loras.lock").read_bytes()
+    (project / "loras.toml").write_text('[loras]\nink = "1001"\nINK = "1001"\n')
+    for trial in ((), ("--dry-run",)):
+        assert run("first", "lock", *trial)[1]["error"]["code"] == "lock_out_of_date"
+    assert (project / "loras.lock").read_bytes() == before

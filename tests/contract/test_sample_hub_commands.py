@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,6 @@ from hubtool.hubs.sample.made import made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Command = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -128,3 +129,58 @@ def test_an_installed_sample_has_sidecars_and_a_picture(run: Command, tmp_path: 
     sidecar = json.loads((folder / "MossGoblins_Pony.civitai.info").read_text("utf-8"))
     assert (sidecar["id"], sidecar["modelId"], sidecar["trainedWords"]) == (2006, 1005, words)
     assert only(run("install", "1005")[1])["status"] == "present"
+
+
+@pytest.mark.parametrize("place", [("--to", "a folder"), ("--target", "comfyui=ui", "--subdir", "styles")])
+def test_the_command_that_verify_prints_brings_a_damaged_file_back_to_its_place(
+    run: Command, tmp_path: Path, place: tuple[str, ...]
+) -> None:
+    wish = ("--name", "it's a meadow", "--file", "3003", "--no-preview")
+    path = Path(only(run("install", "1001", *wish, *place)[1])["path"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    before = set(tmp_path.rglob("*.safetensors"))
+    code, found = run("verify", "--full")
+    assert (code, [problem["code"] for problem in found["problems"]]) == (10, ["not_as_published"])
+    (command,) = found["plan"]
+    assert command.endswith("--hub sample")  # though a sidecar, which is all there is of a changed file, names no hub
+    assert run(*shlex.split(command)[1:])[0] == 0
+    assert path.read_bytes() == whole
+    assert run("verify", "--full")[0] == 0
+    assert set(tmp_path.rglob("*.safetensors")) == before
+
+
+MEADOW = "b4a700231a0a"  # AutoV3 of the sample hub's file 3002
+
+
+def infotext(**hashes: str) -> str:
+    """A prompt with one LoRA for each name, and the line of hashes that A1111 writes."""
+    tags = " ".join(f"<lora:{name}:1>" for name in hashes)
+    listed = ", ".join(f"{name}: {digits}" for name, digits in hashes.items())
+    return f'x {tags}\nSteps: 20, Sampler: x, Seed: 1, Lora hashes: "{listed}"'
+
+
+def test_resolving_with_installation_fails_as_the_hub_does(run: Command) -> None:
+    assert run("resolve", "--install", infotext(gone="111111111111"))[0] == 4
+    assert run("resolve", "--install", infotext(meadow=MEADOW, gone="111111111111"))[0] == 17
+    assert run("resolve", "--install", infotext(meadow=MEADOW))[0] == 0
+    assert run("prompt", "parse", "--install", infotext(gone="111111111111"))[0] == 4
+
+
+def test_what_a_prompt_installed_is_not_said_to_be_missing(run: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_guarded(root, ["--hub", "sample", "prompt", "parse", "--install", infotext(meadow=MEADOW)]) == 0
+    shown = capsys.readouterr()
+    assert "here as pixel-meadow-v2" in shown.out
+    assert "not installed" not in shown.err + shown.out
+
+
+def test_files_that_nobody_hashed_are_told_of_where_something_is_missing(run: Command, tmp_path: Path) -> None:
+    path = Path(only(run("install", "1001", "--no-preview")[1])["path"])
+    kept, _ = path.rename(path.with_name("renamed.safetensors")), (tmp_path / "home").rename(tmp_path / "old")
+    question = infotext(meadow=made(offers()[0]).hashes["AutoV2"].lower())
+    row = only(run("resolve", question)[1])
+    assert (row["references"][0]["status"], "one file is not known" in row["note"]) == ("missing", True)
+    assert "verify --full" in run("prompt", "relink", question)[1]["lost"][-1]
+    run("verify", "--full")
+    row = only(run("resolve", question)[1])
+    assert (row["references"][0]["path"], row["note"]) == (str(kept), "")

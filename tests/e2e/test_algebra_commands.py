@@ -117,6 +117,10 @@ def test_wrong_arguments_exit_with_2_and_missing_files_with_4(
         (("merge", *loras), 2),
         (("merge", *loras, "-o", out, "--method", "concat", "--rank", 4), 2),
         (("merge", f"{loras[0]}:nan", "-o", out), 2),
+        (("merge", f"{loras[0]}:1e300", "-o", out), 2),
+        (("merge", *loras, "-o", out.with_suffix(".ckpt")), 2),
+        (("merge", *(f"{path}:0" for path in loras), "-o", out), 12),
+        (("merge", loras[0], f"{loras[0]}:-1", "-o", out, "--rank", 4), 12),
         (("merge", *loras, "-o", out, "--block-weights", "3:MID=0"), 2),
         (("merge", *loras, "-o", out, "--block-weights", "MIDDLE=0"), 2),
         (("merge", missing, "-o", out), 4),
@@ -149,6 +153,42 @@ def test_broken_and_unsafe_files_are_refused_by_all(tmp_path: Path, loras: tuple
             ran = run(*arguments, "--json")
             assert (ran.code, ran.document["error"]["exit"]) == (code, code), arguments
     assert not out.exists()
+
+
+def test_factors_that_do_not_meet_exit_with_10_everywhere(tmp_path: Path, loras: tuple[Path, Path], run: Run) -> None:
+    rows = lora(LINEAR, 8, 1) | {Role.UP: number(0.1, "F32", (320, 5))}
+    broken, out = write_adapter(tmp_path / "broken.safetensors", {LINEAR: rows}), tmp_path / "out.safetensors"
+    for arguments in (
+        ("diff", broken, loras[0]),
+        ("diff", loras[0], broken),
+        ("conflicts", loras[0], broken),
+        ("stats", broken),
+        ("merge", loras[0], broken, "-o", out),
+        ("resize", broken, "--rank", 4, "-o", out),
+    ):
+        ran = run(*arguments, "--json")
+        assert (ran.code, ran.document["error"]["code"]) == (10, "broken_adapter"), arguments
+
+
+def test_people_read_of_what_is_not_known_or_nothing(tmp_path: Path, loras: tuple[Path, Path], run: Run) -> None:
+    magnitude = {Role.MAGNITUDE: number(1.1, "F32", (320, 1))}
+    dora = write_adapter(tmp_path / "dora.safetensors", {LINEAR: lora(LINEAR, 8, 1) | magnitude})
+    zeros = write_adapter(
+        tmp_path / "zeros.safetensors", {LINEAR: lora(LINEAR, 8, 1) | {Role.UP: number(0.0, "F32", (320, 8))}}
+    )
+    for arguments, words in (
+        (("stats", dora), ("norm of the change   –", "1 modules (DoRA) depend on the base model")),
+        (("conflicts", loras[0], dora), ("not known without the base model; 1 modules of both",)),
+        (("conflicts", loras[0], f"{loras[1]}:0"), ("nothing to compare", "b.safetensors is switched off")),
+        (("conflicts", loras[0], f"{loras[0]}:-0.5"), ("all but cancel each other",)),
+        (("resize", zeros, "--rank", 4, "-o", tmp_path / "out.safetensors"), ("no module changes anything",)),
+    ):
+        ran = run(*arguments)
+        assert (ran.code, ran.err) == (0, ""), arguments
+        for word in words:
+            assert word in ran.out, arguments
+    assert run("stats", dora, "--json").document["norm"] is None
+    assert run("conflicts", loras[0], dora, "--json").document["pairs"][0]["cosine"] is None
 
 
 def test_adapters_of_different_models_exit_with_12(tmp_path: Path, loras: tuple[Path, Path], run: Run) -> None:

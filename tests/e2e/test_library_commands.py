@@ -47,6 +47,14 @@ def answer(result):
 # ---------------------------------------------------------------- list
 
 
+def test_list_tells_files_of_one_name_apart(run, folder):
+    for place in ("a", "b"):
+        write_lora(folder / place / "ink.safetensors", 1)
+    write_lora(folder / "fog.safetensors", 2)
+    first = [line.split("  ")[0] for line in run("list").stdout.splitlines()[1:]]
+    assert sorted(first) == sorted(["fog", *(str(folder / place / "ink.safetensors") for place in "ab")])
+
+
 def test_list_shows_files_put_there_by_hand_with_the_contracts_fields(run, folder):
     write_lora(folder / "ink.safetensors", metadata={"modelspec.trigger_phrase": "ink"})
     (folder / "ink.json").write_text('{"preferred weight": 0.7}')
@@ -122,6 +130,44 @@ def test_hostile_names_and_titles_do_not_reach_the_terminal_raw(run, folder):
     write_lora(folder / "a\x1b[2J.safetensors", metadata={"modelspec.trigger_phrase": "\x1b]0;owned\x07\x9b2J"})
     result = run("list")
     assert not {"\x1b", "\x9b", "\x07"} & set(result.stdout + result.stderr)
+
+
+# ---------------------------------------------------------------- tidying
+
+
+def test_a_library_bounds_what_is_organized_and_invokeais_files_stay(run, tmp_path, folder):
+    write_lora(folder / "mine.safetensors", 1)
+    there = write_lora(tmp_path / "b" / "models" / "Lora" / "there.safetensors", 2)
+    theirs = write_lora(tmp_path / "b" / "store" / "theirs.safetensors", 3)
+    run("list", "--library", "b")
+    run("scan", theirs.parent, "--target", "invokeai")
+    done = run("organize", "--template", "{architecture}", "--library", "b")
+    assert "1 of InvokeAI left alone" in done.stderr
+    assert done.stdout.splitlines() == [f"{there} -> {there.parent / 'sd1' / there.name}"]
+    assert (folder / "mine.safetensors").exists()
+    assert theirs.exists()
+
+
+def test_what_cannot_be_restored_is_named_and_the_rest_is_back(run, folder):
+    for number, name in enumerate(("x", "sub/y")):
+        write_lora(folder / f"{name}.safetensors", number)
+    run("trash", "x", "sub/y")
+    write_lora(folder / "x.safetensors", 5)
+    done = run("restore")
+    assert done.returncode == 17
+    assert f"Its place is taken: {folder / 'x.safetensors'}" in done.stderr
+    assert (folder / "sub" / "y.safetensors").exists()
+    again = run("restore", "x", "--json")
+    assert again.returncode == 1
+    assert json.loads(again.stdout)["results"][0]["error"]["code"] == "exists"
+
+
+def test_linking_equal_files_says_what_was_left(run, tmp_path, folder):
+    write_lora(folder / "a.safetensors", 1)
+    (folder / "b.safetensors").symlink_to(write_lora(tmp_path / "elsewhere" / "b.safetensors", 1))
+    done = run("dupes", "--link", "--json")
+    assert answer(done)["left"] == [str(folder / "b.safetensors")]
+    assert "Left as it is" in done.stderr
 
 
 # ---------------------------------------------------------------- prompt

@@ -7,10 +7,9 @@ addresses and hashes (its format 0.4 and 1.0).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from hubtool.library.comfy_nodes import by_inputs, by_widgets
-from hubtool.library.mention import Generator, Mention, hex_digits, json_of, merged, stem
+from hubtool.library.mention import Generator, Mention, completed, hex_digits, json_of, merged, stem
 
 _INACTIVE = frozenset({2, 4})  # muted, bypassed
 _GIVEN = ("value", "Value", "float", "number", "lora_name")  # what primitive nodes call the value that they give
@@ -100,11 +99,12 @@ def _models(graph: Mapping[str, object]) -> Iterator[Mention]:
             if isinstance(model, Mapping) and isinstance(model.get("name"), str):
                 url = model.get("url")
                 spec = url if isinstance(url, str) and url.startswith("https://") else ""
-                yield Mention(str(model["name"]), hash=hex_digits(model.get("hash")), spec=spec)
+                kind = str(model.get("hash_type") or "").lower()
+                yield Mention(str(model["name"]), hash=hex_digits(model.get("hash")), spec=spec, hash_kind=kind)
 
 
 def _completed(use: Mention, known: Mention | None) -> Mention:
-    return use if known is None else replace(use, hash=use.hash or known.hash, spec=use.spec or known.spec)
+    return use if known is None else completed(use, known)
 
 
 GENERATOR = Generator(

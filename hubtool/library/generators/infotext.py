@@ -17,6 +17,7 @@ from hubtool.library.prompts import LORA_KINDS, parse
 # modules/infotext_utils.py: a key, then a quoted or plain value up to a comma
 _PAIR = re.compile(r'\b(\w[\w \-/]{1,63}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _JSON = re.compile(r"(?:^|, )(Hashes|Civitai resources|Civitai metadata): (?=[\[{])")
+_PROMPTS = ("parameters", "text")  # texts that are prompts, whatever they hold
 _MAX_TABLES = 16  # fields with JSON; real lines have three
 _LONG = 1000  # characters of a name
 _ADDNET = re.compile(r"(.*?)\s*\(([0-9a-fA-F]+)\)$")
@@ -24,15 +25,15 @@ _ADDNET = re.compile(r"(.*?)\s*\(([0-9a-fA-F]+)\)$")
 
 def read(texts: Mapping[str, str]) -> list[Mention] | None:
     """The LoRAs of an infotext; None if there is none."""
-    text = next((texts[key] for key in ("parameters", "UserComment", "Comment", "text") if key in texts), None)
-    if text is None or text.lstrip().startswith("{"):
+    key = next((key for key in (*_PROMPTS, "UserComment", "Comment") if key in texts), "")
+    text = texts.get(key, "")
+    if not key or text.lstrip().startswith("{"):
         return None
     prompt, line = _split(text)
-    if not line and "text" not in texts:
-        return None
     fields, tables = _fields(line)
     mentions = [*_tags(prompt, fields), *_hashes(fields, tables), *_resources(tables), *_numbered(fields)]
-    return merged(mentions)
+    # a comment can be about anything
+    return merged(mentions) if mentions or line or key in _PROMPTS else None
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from hubtool.library.mention import Generator, Mention, hex_digits, json_of, number
 
+#: What it writes before the colon → kind; of its others, `random` says nothing of the file, and no hub knows the rest.
+_KINDS = {"": "blake3", "blake3": "blake3", "blake3_single": "blake3", "blake3_multi": "blake3", "sha256": "sha256"}
+
 
 def read(texts: Mapping[str, str]) -> list[Mention] | None:
     """The LoRAs of a picture of InvokeAI 3 or later; None if it is none."""
@@ -18,8 +21,10 @@ def read(texts: Mapping[str, str]) -> list[Mention] | None:
         model = (entry.get("model") or entry.get("lora")) if isinstance(entry, Mapping) else None  # `lora` in 3.x
         if isinstance(model, Mapping):
             name = str(model.get("name") or model.get("model_name") or model.get("key") or "")
-            digits = str(model.get("hash") or "").rpartition(":")[2]  # "blake3:…"
-            found.append(Mention(name, number(entry.get("weight")), hash=hex_digits(digits)))
+            kind, _, digits = str(model.get("hash") or "").rpartition(":")
+            weight = number(entry.get("weight"))
+            known = _KINDS.get(kind, "")
+            found.append(Mention(name, weight, hash=hex_digits(digits) if known else "", hash_kind=known))
     return found
 
 

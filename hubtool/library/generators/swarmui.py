@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from hubtool.library.mention import Generator, Mention, hex_digits, json_of, number, stem
 
+_LISTS = ("loras", "loraweights", "loratencweights", "lorasectionconfinement")
+_EVERYWHERE = "0"  # the number of no section
+
 
 def read(texts: Mapping[str, str]) -> list[Mention] | None:
     """The LoRAs of `sui_image_params`; None if there are no such."""
@@ -13,7 +16,7 @@ def read(texts: Mapping[str, str]) -> list[Mention] | None:
     used = table.get("sui_image_params") if isinstance(table, dict) else None
     if not isinstance(table, dict) or not isinstance(used, Mapping):
         return None
-    names, weights, encoders = (_listed(used.get(key)) for key in ("loras", "loraweights", "loratencweights"))
+    names, weights, encoders, sections = (_listed(used.get(key)) for key in _LISTS)
     models = table.get("sui_models")
     hashes = {
         stem(str(model.get("name"))): hex_digits(model.get("hash"))
@@ -26,6 +29,8 @@ def read(texts: Mapping[str, str]) -> list[Mention] | None:
             number(weights[place]) if place < len(weights) else 1.0,
             number(encoders[place]) if place < len(encoders) else None,
             hashes.get(stem(name), ""),
+            hash_kind="tensors_sha256",
+            section=sections[place] if place < len(sections) and sections[place] != _EVERYWHERE else "",
         )
         for place, name in enumerate(names)
     ]

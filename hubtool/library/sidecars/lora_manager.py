@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hubtool.library.record import Origin, Own
 from hubtool.library.sidecar import Card, Sidecar, Table, strength, words
@@ -31,7 +31,7 @@ def _fields(card: Card) -> Table:
         "notes": own.notes,
         "from_civitai": bool(origin and origin.hub == "civitai"),
         "civitai": dict(origin.version) if origin else {},
-        "tags": list(card.tags),
+        "tags": _tags(card.tags, card),
         "modelDescription": card.description,
         "civitai_deleted": False,
         "favorite": own.favourite,
@@ -43,7 +43,15 @@ def _fields(card: Card) -> Table:
 
 
 def _changed(table: Table, card: Card) -> Table:
-    return {"usage_tips": _tips(_tips_of(table.get("usage_tips")), card.own)}
+    tags = table.get("tags", card.tags)
+    there = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, (list, tuple)) else []
+    return {"usage_tips": _tips(_tips_of(table.get("usage_tips")), card.own), "tags": _tags(there, card)}
+
+
+def _tags(before: Sequence[str], card: Card) -> list[str]:
+    """LoRA Manager keeps the hub's tags and the user's in one list; what the user takes back stays if the hub says it."""
+    taken_back = set(card.untagged) - set(card.tags)
+    return [tag for tag in dict.fromkeys([*before, *card.own.tags]) if tag not in taken_back]
 
 
 def _tips(before: Table, own: Own) -> str:

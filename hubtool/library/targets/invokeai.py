@@ -18,4 +18,5 @@ TARGET = Target(
     pictures=frozenset({".png", ".jpg", ".jpeg", ".webp"}),
     grammar="invokeai",
     named=from_invokeai,
+    keeps_paths=True,  # also of files that it imported in their place
 )

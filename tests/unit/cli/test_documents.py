@@ -1,6 +1,7 @@
 """What every command promises: one JSON document, exit codes from one table, talk on stderr, nothing asked twice."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from support.adapters import lora, modules_like
 from support.files import Raw, container, number, random_tensor, write
 from support.in_process import Run
 
-from hubtool.cli._errors import EXITS, exit_code, printable_lines
+from hubtool.cli import root
+from hubtool.cli._errors import EXITS, exit_code, printable_lines, run_guarded
 from hubtool.cli._output import plain, safe_json
 
 K = modules_like("sd1", "attn2.to_k")[:3]
@@ -184,6 +186,16 @@ def test_an_error_names_the_command_it_belongs_to(run: Run, arguments: list[str]
         ["convert", "x.safetensors", "--to", "diffusers", "--parametrization", "loha"],
         ["--jobs", "0", "inspect", "x"],
         ["--timeout", "soon", "inspect", "x"],
+        ["--timeout", "nan", "inspect", "x"],
+        ["mark", "x", "--weight", "nan"],
+        ["mark", "x", "--weight", "-inf"],
+        ["mark", "x", "--weight", "1e300"],
+        ["extract", "x", "--base", "y", "-o", "z", "--energy", "nan"],
+        ["resize", "x", "--energy", "inf"],
+        ["merge", "x", "y", "-o", "z", "--density", "nan"],
+        ["prompt", "balance", "x", "--total", "nan"],
+        ["prompt", "convert", "x"],
+        ["mark", "x", "--outfit"],
         ["inspekt", "x"],
         ["--no-such-option"],
     ],
@@ -196,6 +208,20 @@ def test_wrong_arguments_are_one_sentence_and_a_hint(run: Run, arguments: list[s
     assert hint.startswith("Hint: See `hubtool")
     error = run("--json", *arguments).document["error"]
     assert (error["code"], error["exit"]) == ("usage", 2)
+
+
+def test_a_hint_names_the_command(run: Run) -> None:
+    for arguments, command in (
+        (["config", "set", "colour", "red"], "config set"),
+        (["install", "--to"], "install"),
+        (["prompt", "convert", "x"], "prompt convert"),
+    ):
+        assert run(*arguments).err.endswith(f"Hint: See `hubtool {command} --help`.\n")
+
+
+def test_a_hint_names_the_command_in_rows_too(run: Run, good: Path) -> None:
+    (row,) = run("scan", good.parent) and run("--json", "mark", "good", "--outfit", "nameless").document["results"]
+    assert row["error"]["hint"] == "See `hubtool mark --help`."
 
 
 def test_a_mistyped_command_is_answered_with_the_likely_one(run: Run) -> None:
@@ -214,6 +240,47 @@ def test_a_config_that_is_no_toml_is_a_usage_error(run: Run, good: Path, tmp_pat
     assert run("--config", tmp_path / "bad.toml", "list").code == 2
 
 
+def test_a_config_that_was_named_is_there(run: Run, tmp_path: Path) -> None:
+    error = run("--config", tmp_path / "gone.toml", "--json", "list").document["error"]
+    assert (error["code"], error["exit"]) == ("file_not_found", 4)
+    assert run("--config", tmp_path / "new.toml", "config", "set", "jobs", "2").code == 0
+
+
+@pytest.mark.parametrize("command", [["scan"], ["usage"], ["ui", "detect"], ["ui", "add", "x="]])
+def test_a_folder_that_is_not_there_is_not_found(run: Run, tmp_path: Path, command: list[str]) -> None:
+    gone = str(tmp_path / "gone")
+    error = run(
+        "--json", *command[:-1], *([command[-1] + gone] if "=" in command[-1] else [command[-1], gone])
+    ).document
+    assert (error["error"]["code"], error["error"]["exit"]) == ("file_not_found", 4)
+    assert "space" not in error["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mark", "good", "--weight", "0.5", "--tag", "x"],
+        ["sidecar", "write", "good"],
+        ["sidecar", "import", "good"],
+        ["sidecar", "sync", "good"],
+        ["config", "set", "jobs", "3"],
+        ["logout", "civitai"],
+    ],
+    ids=" ".join,
+)
+def test_a_trial_answers_and_writes_nothing(run: Run, good: Path, own_home: Path, arguments: list[str]) -> None:
+    good.with_suffix(".json").write_text('{"notes": "mine"}')
+    (own_home / "config").mkdir(parents=True)
+    (own_home / "config" / "tokens.json").write_text('{"civitai": "secret"}')
+    run("scan", good.parent)
+    places = (good.parent, own_home / "config")
+    before = {path: path.read_bytes() for place in places for path in place.iterdir()}
+    tried = run("--json", *arguments, "--dry-run")
+    assert before == {path: path.read_bytes() for place in places for path in place.iterdir()}
+    done = run("--json", *arguments)
+    assert (tried.code, tried.document) == (0, done.document)
+
+
 # ---------------------------------------------------------------- what is safe to show
 
 
@@ -230,6 +297,25 @@ def test_json_escapes_what_steers_a_terminal_and_keeps_the_rest(run: Run) -> Non
 def test_text_replaces_what_steers_a_terminal() -> None:
     shown = printable_lines(HOSTILE)
     assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+FAMILY, PERSIAN, WIDE = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "می\u200cخواهم", "水\u3000墨\ufe0f"
+
+
+@pytest.mark.parametrize("text", [FAMILY, PERSIAN, WIDE, "a\tb\nc", "\U0001f3f4\U000e0067\U000e007f"])
+def test_what_text_needs_and_steers_nothing_stays(text: str) -> None:
+    assert printable_lines(text) == text
+    assert json.dumps(text, ensure_ascii=False) in safe_json({"k": text})
+
+
+@pytest.mark.parametrize("text", [f"{FAMILY}, {PERSIAN}", "a\r\nb \u200fc", "raw \x1b[1m \udcff byte"])
+def test_a_bare_value_goes_into_a_pipe_as_it_is(capfdbinary: pytest.CaptureFixture[bytes], text: str) -> None:
+    assert run_guarded(root, ["prompt", "strip", f"{text}<lora:x:1>"]) == 0
+    assert capfdbinary.readouterr().out == os.fsencode(text) + b"\n"
+
+
+def test_a_value_amid_words_is_tamed_in_a_pipe_too(run: Run) -> None:
+    assert "\x1b" not in run("prompt", "parse", "<lora:\x1b[2J:1>").out
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -158,6 +158,21 @@ def test_a_deep_folder_takes_over_the_folders_inside_it(index):
     assert [one.folder for one in index.adapters()] == [LORAS.parent]
 
 
+def test_a_subfolder_belongs_to_one_folder_only(index):
+    named, sub = Path("/named"), Path("/named/sub")
+    mine = Installed(sub / "ink.safetensors", sub, "a1111", Stamp(10, 20, 30))
+    with index.writing():
+        for path in (named, sub):
+            index.remember(Folder(path, "a1111", deep=False))
+        index.store(mine)
+        index.look_into(named, sub)
+        assert index.at(mine.path).folder == named
+        assert index.remember(Folder(sub, "a1111", deep=False)).path == named
+        index.remember(Folder(sub, "a1111"))
+    assert index.at(mine.path).folder == sub
+    assert [(one.path, one.also) for one in index.folders()] == [(LORAS, ()), (named, ()), (sub, ())]
+
+
 def test_eight_processes_that_begin_an_index_at_once_all_succeed(tmp_path):
     code = """
 import sys
@@ -183,10 +198,12 @@ def test_a_deleted_index_begins_anew_with_its_folders(tmp_path):
     with Index(path) as index, index.writing():
         index.remember(Folder(LORAS, "comfyui"))
         index.remember(Folder(LORAS.parent / "other é", "a1111", deep=False))
+        index.look_into(LORAS.parent / "other é", LORAS.parent / "other é" / "sub")
     for file in tmp_path.glob("index.sqlite*"):
         file.unlink()
     with Index(path) as index:
-        assert index.folders() == [Folder(LORAS, "comfyui"), Folder(LORAS.parent / "other é", "a1111", deep=False)]
+        other = LORAS.parent / "other é"
+        assert index.folders() == [Folder(LORAS, "comfyui"), Folder(other, "a1111", False, (other / "sub",))]
     (tmp_path / "folders.json").write_text("no list")
     path.unlink()
     with Index(path) as index:

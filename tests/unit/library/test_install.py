@@ -122,6 +122,8 @@ def test_force_installs_a_second_copy(shelf, ink):
         ("a=b", "a_b.safetensors"),
         ("CON", "_CON.safetensors"),
         ("what?", "what_.safetensors"),
+        ("a:b", "a_b.safetensors"),
+        ("style: anime", "style_ anime.safetensors"),
         ("é" * 200, "é" * 94 + ".safetensors"),
     ],
 )
@@ -151,6 +153,11 @@ def test_a_subfolder_never_leads_out(shelf, ink, template):
 def test_a_value_with_slashes_stays_one_folder(shelf, tmp_path):
     path = write_lora(tmp_path / "x.safetensors", metadata={"modelspec.title": "../../etc/passwd"})
     assert shelf.install(path, subdir="{model}").path.parent.parent == shelf.folder
+
+
+def test_a_value_with_a_colon_keeps_all_its_letters(shelf, tmp_path):
+    path = write_lora(tmp_path / "x.safetensors", metadata={"modelspec.title": "a:b"})
+    assert shelf.install(path, subdir="{model}").path.parent.name == "a_b"
 
 
 def test_what_people_wrote_survives_a_second_install(shelf, ink):

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from unit.library.small_lora import write_lora
 
-from hubtool.errors import StorageProblem, UsageProblem
+from hubtool.errors import FolderMissing, UsageProblem
 from hubtool.library.digest import hashed
 from hubtool.library.history import changes_of
 from hubtool.library.listing import Question, listing
@@ -74,6 +74,13 @@ def test_everything_that_is_said_survives_the_loss_of_the_index(settings, index)
     settings.index_path.unlink()
     with fresh_index(settings, print) as rebuilt:
         assert one(rebuilt, "ink").own == SAID
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -101, 1e300])
+def test_a_strength_that_nobody_can_mean_is_refused(settings, index, weight):
+    with pytest.raises(UsageProblem, match="strength"):
+        mark(index, one(index, "fog"), lambda _: {"preferred_weight": weight})
+    assert not (settings.library / "models" / "Lora" / "fog.json").exists()
 
 
 def test_a1111_and_swarmui_read_what_they_have_a_place_for(settings, index):
@@ -150,9 +157,19 @@ def test_usage_counts_pictures_and_unused_are_the_rest(tmp_path, index):
     assert (found.pictures, found.silent) == (3, 1)
     assert [(use.name, use.count, use.status) for use in found.uses] == [("ink", 2, "have"), ("gone", 1, "unknown")]
     assert names(index, unused=True) == {"fog"}
-    with pytest.raises(StorageProblem):
+    with pytest.raises(FolderMissing):
         count_usage(index, [tmp_path / "nowhere"])
     assert replace(found).pictures == 3
+
+
+def test_lora_manager_gets_tags_beside_those_of_the_hub(settings, index):
+    path = settings.library / "models" / "Lora" / "ink.metadata.json"
+    path.write_text(json.dumps({"tags": ["style"]}))
+    said = {"tags": ("mine", "style"), "untags": ()}
+    mark(index, one(index, "ink"), lambda own: changes_from(own, said))
+    assert json.loads(path.read_text())["tags"] == ["style", "mine"]
+    mark(index, one(index, "ink"), lambda own: changes_from(own, {"untags": ("mine",)}))
+    assert json.loads(path.read_text())["tags"] == ["style"]
 
 
 def test_lora_manager_reads_the_strength_and_keeps_its_other_tips(settings, index):

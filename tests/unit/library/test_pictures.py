@@ -428,3 +428,51 @@ Steps: 1, Sampler: x, Seed: 1, Lora hashes: "other: {first.crc32}, sdnext: {firs
     assert (found["other"].status, found["other"].path) == ("unknown", None)
     assert (found["sdnext"].status, found["sdnext"].path) == ("renamed", known["ink"].path)
     assert (found["here"].status, found["here"].matched) == ("have", "hash")
+
+
+def test_each_program_says_what_kind_of_hash_it_writes(tmp_path, library):
+    index, known = library
+    table = SWARM | {"sui_models": [{"name": "styles/ink.safetensors", "hash": "0x" + "cd" * 32}]}
+    swarm = read_input(str(picture(tmp_path / "a.png", {"parameters": json.dumps(table)})))
+    assert resolve_all(index, swarm)[0].spec == "autov3:cdcdcdcdcdcd"
+    invoke = read_input(str(picture(tmp_path / "b.png", {"invokeai_metadata": json.dumps(INVOKE)})))
+    assert resolve_all(index, invoke)[0].spec == f"blake3:{'ef' * 32}"
+    table["sui_models"][0]["hash"] = "0x" + known["here"].digests.tensors_sha256
+    swarm = read_input(str(picture(tmp_path / "c.png", {"parameters": json.dumps(table)})))
+    assert resolve_all(index, swarm)[0].path == known["here"].path
+
+
+def test_a_random_number_in_the_place_of_a_hash_is_none(tmp_path):
+    table = {"loras": [{"model": {"name": "Ink", "hash": "random:" + "ef" * 32}, "weight": 1}]}
+    path = picture(tmp_path / "a.png", {"invokeai_metadata": json.dumps(table)})
+    assert uses(path)[1] == {"Ink": (1.0, None, "")}
+
+
+def test_a_lora_of_swarmuis_that_is_for_a_section_alone_says_so(tmp_path, library):
+    index, _ = library
+    used = SWARM["sui_image_params"] | {"lorasectionconfinement": ["0", "5"]}
+    text = json.dumps({"sui_image_params": used})
+    assert [one.section for one in resolve_all(index, read_input(text))] == ["", "5"]
+
+
+@pytest.mark.parametrize("tail", ["", "\nSteps: 20", "\nSteps: 20, Sampler: x"])
+@pytest.mark.parametrize("suffix", EVERY)
+def test_a_prompt_with_few_parameters_or_none_is_one(tmp_path, suffix, tail):
+    path = picture(tmp_path / f"a{suffix}", {"parameters": f"x <lora:t:1>{tail}"})
+    assert uses(path) == ("infotext", {"t": (1.0, None, "")})
+
+
+@pytest.mark.parametrize(
+    "body", [b"hi", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\nbroken", b"[1]", b"RIFFabcdWEBP", b""]
+)
+def test_a_file_that_is_no_picture_and_no_workflow_is_an_error(tmp_path, body):
+    (tmp_path / "a.png").write_bytes(body)
+    with pytest.raises(HubtoolError, match="says which LoRAs"):
+        read_input(str(tmp_path / "a.png"))
+
+
+def test_a_text_file_with_tags_or_parameters_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("x <lora:ink:0.5>")
+    assert uses(tmp_path / "a.txt") == ("infotext", {"ink": (0.5, None, "")})
+    (tmp_path / "b.txt").write_text("x\nSteps: 1, Sampler: x, Seed: 1")
+    assert uses(tmp_path / "b.txt") == ("infotext", {})

@@ -11,7 +11,7 @@ from hubtool.library.index import Index
 from hubtool.library.marking import mark
 from hubtool.library.prompt_writing import add, balance, convert, relink, spell, strip
 from hubtool.library.prompts import DIALECTS, parse
-from hubtool.library.relinking import hashes_line, lora_hashes, relinked
+from hubtool.library.relinking import converted, hashes_line, lora_hashes, relinked
 from hubtool.settings import Directories, Settings
 
 NAMES = st.text(
@@ -227,3 +227,68 @@ def test_an_outfit_brings_its_own_words_and_says_the_negative_ones(library):
     assert dressed.lost == ("The negative prompt of new-name: casual",)
     with pytest.raises(UsageProblem, match="it has armor"):
         added(index, "x", "new-name", "a1111", Words(outfit="beach"))
+
+
+@pytest.fixture
+def two_uis(tmp_path):
+    """An aliased file for A1111 and, linked, for ComfyUI, and one in a subfolder."""
+    shelf = Shelf(tmp_path)
+    made = write_lora(tmp_path / "ink.safetensors", 1, {"ss_output_name": "inkalias"})
+    path = shelf.install(made).path
+    write_lora(shelf.folder / "sub" / "brush.safetensors", 2)
+    shelf.scan()
+    other = Shelf(tmp_path, "comfyui")
+    (other.folder / "styles").mkdir()
+    (other.folder / "styles" / "sumi.safetensors").hardlink_to(path)
+    other.scan()
+    settings = Settings(Directories(tmp_path / "home", tmp_path / "home", tmp_path / "home"), library=tmp_path)
+    with Index(shelf.index_path) as index:
+        yield index, settings
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "name", "there"),
+    [
+        ("sdnext", "a1111", "sub/brush", "brush"),
+        ("comfyui", "a1111", "sub/brush.safetensors", "brush"),
+        ("swarmui", "forge", "BRU", "brush"),
+        ("a1111", "sdnext", "inkalias", "ink"),
+        ("a1111", "comfyui", "inkalias", "sumi"),
+        ("comfyui", "a1111", "styles/sumi", "ink"),
+        ("a1111", "forge", "inkalias", "inkalias"),
+    ],
+)
+def test_a_name_that_another_ui_does_not_know_becomes_one_that_it_does(two_uis, source, target, name, there):
+    done = converted(*two_uis, f"a <lora:{name}:1>", source, target)
+    assert (done.prompt, done.lost) == (f"a <lora:{there}:1>", ())
+
+
+def test_a_name_of_no_known_file_is_kept_and_told(two_uis):
+    done = converted(*two_uis, "<lora:gone:1>", "a1111", "comfyui")
+    assert done.prompt == "<lora:gone:1>"
+    assert done.lost == ("gone is not in the library: comfyui may not find it by that name.",)
+
+
+def test_an_alias_is_relinked_where_the_ui_knows_none(two_uis):
+    assert relinked(*two_uis, "<lora:inkalias:1>", "sdnext").prompt == "<lora:ink:1>"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("0@0,1@0.5", "1"), ("1@0;-2@1", "-2"), ("te=0.5:unet=0@0,0.8@1", "0.5:0.8")]
+)
+def test_a_strength_by_step_becomes_the_largest_where_there_are_no_steps(schedule, expected):
+    done = convert(f"<lora:ink:{schedule}>", "sdnext", "a1111")
+    assert done.prompt == f"<lora:ink:{expected}>"
+    assert "changes by step" in done.lost[0]
+
+
+def test_balance_scales_a_schedule_and_keeps_its_steps():
+    done = balance("<lora:ink:0@0,1@0.5:in=0.8:high> <lora:b:1>", "sdnext", 1.0)
+    assert (done.prompt, done.lost) == ("<lora:ink:0@0,0.5@0.5:in=0.4:high> <lora:b:0.5>", ())
+
+
+def test_a_lora_that_is_there_already_is_told(two_uis):
+    done = added(two_uis[0], "x <lora:ink:1>", "ink:0.5", "a1111", Words())
+    assert done.prompt == "x <lora:ink:1> <lora:ink:0.5>"
+    assert done.lost == ("ink is in the prompt already: <lora:ink:1>",)
+    assert added(two_uis[0], "x <lora:brush:1>", "ink:0.5", "a1111", Words()).lost == ()

@@ -1,5 +1,6 @@
 """Which file a name in a prompt means."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,40 @@ def test_near_misses_are_suggested_by_a_name_that_works():
 def test_nothing_installed_means_nothing_found_and_nothing_suggested():
     assert found(Names([]), "x") is None
     assert Names([]).suggestions("x") == []
+
+
+def elsewhere(inside: str, folder: str = "/ComfyUI/models/loras", **known: str) -> Label:
+    return Label(f"{folder}/{inside}", folder, "inkalias", **known)
+
+
+@pytest.mark.parametrize("known", [{"sha256": "ab" * 32}, {"stamp": "1 2 3"}])
+def test_a_copy_for_another_ui_takes_no_alias_away_and_another_file_does(known):
+    mine = Label(str(FOLDER / "ink.safetensors"), str(FOLDER), "inkalias", **known)
+    assert Names([mine, elsewhere("ink.safetensors", **known)]).find("inkalias", "a1111").stem == "ink"
+    assert Names([mine, elsewhere("ink.safetensors", sha256="cd" * 32)]).find("inkalias", "a1111") is None
+    twin = elsewhere("b.safetensors", str(FOLDER), **known)
+    assert Names([mine, twin]).find("inkalias", "a1111") is None  # in one folder, A1111 counts files, not contents
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name"), [("a1111", "ink.v2"), ("sdnext", "ink_v2"), ("comfyui", "ink.v2"), ("fooocus", "ink.v2")]
+)
+def test_a_file_has_a_name_in_every_dialect(dialect, name):
+    wanted = installed("styles/ink.v2.safetensors", "alias")
+    names = Names([wanted, installed("other.safetensors")])
+    assert names.find(names.name_of(wanted, dialect), dialect) == wanted
+    assert names.name_of(wanted, dialect, name) == name
+
+
+def test_a_file_that_another_hides_is_named_by_its_path_or_not_at_all():
+    hidden = installed("b/ink.safetensors")
+    names = Names([installed("a/ink.safetensors"), hidden])
+    assert names.name_of(hidden, "comfyui") == "b/ink"
+    assert names.name_of(hidden, "fooocus") is None
+
+
+def test_thousands_of_unknown_names_are_looked_up_at_once():
+    names = Names(installed(f"Style {number}.safetensors") for number in range(3000))
+    start = time.process_time()
+    assert [names.called(f"unknown-{number}") for number in range(3000)] == [None] * 3000
+    assert time.process_time() - start < 2  # by comparing each with each: 20 s

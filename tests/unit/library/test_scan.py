@@ -143,6 +143,14 @@ def test_links_are_followed_and_circles_end(shelf, tmp_path):
     assert [found.path.name for found in shelf.scan()] == ["ink.safetensors"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need privileges there")
+def test_a_folder_goes_before_a_link_to_it(shelf):
+    path = write_lora(shelf.folder / "real" / "ink.safetensors")
+    for name in ("aaa", "zzz"):
+        (shelf.folder / name).symlink_to("real")
+    assert [found.path for found in shelf.scan()] == [path]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere names are Unicode")
 def test_a_name_that_is_no_text_is_reported_and_skipped(shelf):
     write_lora(shelf.folder / "fine.safetensors")

@@ -10,11 +10,16 @@ import pytest
 from unit.library.small_lora import write_lora
 
 from hubtool.errors import LibraryProblem, NameTaken, NotInstalled, OutputExists, StorageProblem, UsageProblem
+from hubtool.library.acquire import Order
 from hubtool.library.companions import companions
 from hubtool.library.index import Index
-from hubtool.library.journal import Move, Plan, carry_out, complete
-from hubtool.library.scan import fresh_index
-from hubtool.library.tidying import TRASH, Tidier, check_template
+from hubtool.library.install import Wish
+from hubtool.library.journal import TRASH, Move, Plan, carry_out, complete
+from hubtool.library.record import Folder
+from hubtool.library.scan import add_folders, fresh_index
+from hubtool.library.spreading import install_everywhere
+from hubtool.library.target import choose_place
+from hubtool.library.tidying import Tidier, check_template
 from hubtool.library.uninstalling import uninstall
 from hubtool.library.walking import stamp_of
 from hubtool.settings import Directories, Settings
@@ -98,9 +103,14 @@ def test_what_the_user_said_stays_with_a_renamed_file(mover, settings):
 
 def test_a_name_in_use_is_refused_whatever_its_case(mover, folder):
     before = files(folder)
-    with pytest.raises(NameTaken):
+    with pytest.raises(NameTaken) as caught:
         mover.rename("ink", "FOG V1")
     assert files(folder) == before
+    assert "--name" not in caught.value.hint
+
+
+def test_a_letter_before_a_colon_is_no_drive(mover):
+    assert mover.rename("ink", "v:12").target.name == "v_12.safetensors"
 
 
 @pytest.mark.parametrize("new", ["a/b", "..", ""])
@@ -118,8 +128,9 @@ def test_an_unknown_name_gets_near_misses(mover):
 def test_a_sidecar_in_the_way_stops_everything(mover, folder):
     (folder / "brush.txt").write_text("mine")
     before = files(folder)
-    with pytest.raises(OutputExists):
+    with pytest.raises(OutputExists) as caught:
         mover.rename("ink", "brush")
+    assert "`" not in caught.value.hint  # no option of another command
     assert files(folder) == before
     assert (folder / "brush.txt").read_text() == "mine"
 
@@ -197,11 +208,36 @@ def test_trash_hides_and_restore_brings_back(mover, settings, folder):
 
 
 def test_a_place_that_was_taken_meanwhile_is_not_overwritten(mover, folder):
-    mover.trash(["ink"])
+    mover.trash(["ink", "fog v1"])
     (folder / "ink.safetensors").write_text("new")
-    with pytest.raises(OutputExists):
-        mover.restore(["ink"])
+    rows = {row.name: row for row in mover.restore([])}
     assert (folder / "ink.safetensors").read_text() == "new"
+    assert (rows["ink"].status, rows["ink"].error.code) == ("failed", "exists")
+    assert "--" not in rows["ink"].error.hint
+    assert rows["fog v1"].status == "moved"
+    assert (folder / "sub" / "fog v1.safetensors").exists()
+    assert [one.path.stem for one in mover.in_trash()] == ["ink"]
+
+
+@pytest.mark.parametrize("name", ["sub/fog v1", "sub/fog v1.safetensors", "fog v1", "{folder}/sub/fog v1.safetensors"])
+def test_what_is_to_be_restored_is_named_in_any_way(mover, folder, name):
+    write_lora(folder / "fog v1.safetensors", 7)
+    with fresh_index(mover.settings, print) as index:
+        Tidier(index, mover.settings).trash([str(folder / "fog v1.safetensors"), "ink"])
+    mover.trash([str(folder / "sub" / "fog v1.safetensors")])
+    (row,) = mover.restore([name.format(folder=folder)])
+    assert row.target == folder / "sub" / "fog v1.safetensors"
+
+
+def test_a_failed_move_leaves_no_empty_trash(mover, folder, monkeypatch):
+    def refusing(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "link", refusing)
+    monkeypatch.setattr("pathlib.Path.rename", refusing)
+    with pytest.raises(StorageProblem):
+        mover.trash(["ink"])
+    assert not (folder / TRASH).exists()
 
 
 def test_nothing_to_undo_is_said(mover):
@@ -238,10 +274,10 @@ def test_a_killed_move_is_completed_by_the_next_command(tmp_path, limit):
         (root / f"{number}.a").write_text(str(number))
     done = subprocess.run([sys.executable, "-c", KILLED, root, notes, str(limit)], check=False, env=dict(os.environ))
     assert done.returncode == -signal.SIGKILL
-    assert complete(notes) == 1
+    assert len(complete(notes)) == 1
     assert {path.name: path.read_text() for path in (root / "new").iterdir()} == {f"{n}.a": str(n) for n in range(4)}
     assert not list(root.glob("*.a"))
-    assert complete(notes) == 0
+    assert complete(notes) == []
 
 
 def test_a_failed_move_is_taken_back(tmp_path):
@@ -264,3 +300,84 @@ def test_the_index_completes_before_it_looks(settings, folder):
         assert isinstance(index, Index)
         assert {one.name for one in index.adapters()} == {"brush", "fog v1"}
     assert any("completed" in text for text in said)
+
+
+def installed(settings, to, source, subdir=""):
+    place = choose_place(settings, to=to)
+    (done,) = install_everywhere(settings, [str(source)], [Order(place, Wish(subdir=subdir))], print)
+    assert done.error is None
+    return done.first.installation
+
+
+@pytest.fixture
+def named(settings, tmp_path):
+    """A folder that was named with `--to`: a home, whose other subfolders are nobody's business."""
+    write_lora(tmp_path / "named" / "private" / "theirs.safetensors", 8)
+    installed(settings, tmp_path / "named", write_lora(tmp_path / "from" / "oil.safetensors", 9))
+    return tmp_path / "named"
+
+
+def oils(settings):
+    with fresh_index(settings, print) as index:
+        assert "theirs" not in {one.name for one in index.adapters()}
+        return [one.path for one in index.adapters() if one.name == "oil"]
+
+
+def test_below_a_folder_that_was_named_only_what_we_sorted_there_is_looked_into(settings, named, tmp_path):
+    with fresh_index(settings, print) as index:
+        Tidier(index, settings).organize("{architecture}", ["oil"])
+    assert oils(settings) == [named / "sd1" / "oil.safetensors"]
+    assert installed(settings, named, tmp_path / "from" / "oil.safetensors").status == "present"
+    with fresh_index(settings, print) as index:
+        Tidier(index, settings).trash(["oil"])
+        Tidier(index, settings).restore([])
+    assert oils(settings) == [named / "sd1" / "oil.safetensors"]
+    for file in settings.index_path.parent.glob(f"{settings.index_path.name}*"):
+        file.unlink()
+    assert oils(settings) == [named / "sd1" / "oil.safetensors"]
+    with fresh_index(settings, print) as index:
+        Tidier(index, settings).organize("{architecture}", ["oil"])
+    assert oils(settings) == [named / "sd1" / "oil.safetensors"]
+
+
+def test_a_subfolder_that_was_asked_for_is_looked_into_and_forgotten_when_it_goes(settings, named, tmp_path):
+    done = installed(settings, named, write_lora(tmp_path / "from" / "tea.safetensors", 10), "{architecture}/x")
+    assert done.path == named / "sd1" / "x" / "tea.safetensors"
+    assert "tea.safetensors" in {path.rpartition("/")[2] for path in names(settings)}
+    again = installed(settings, done.path.parent, tmp_path / "from" / "tea.safetensors")
+    assert (again.status, again.path) == ("present", done.path)
+    done.path.unlink()
+    done.path.parent.rmdir()
+    with fresh_index(settings, print):
+        pass
+    with fresh_index(settings, print) as index:
+        (folder,) = [one for one in index.folders() if one.path == named]
+    assert folder == Folder(named, "a1111", deep=False)
+
+
+def test_a_move_below_a_named_folder_that_was_killed_is_known_when_completed(settings, named):
+    notes, target = settings.directories.data / "moves", named / "sd1" / "oil.safetensors"
+    with fresh_index(settings, print) as index:
+        plan = Plan((Move(named / "oil.safetensors", target),), (target,), tuple(one.path for one in index.folders()))
+    (notes / "moves-x.json").write_text(plan.text())
+    assert oils(settings) == [target]
+
+
+def test_only_what_lies_below_a_folder_is_organized(mover, settings, folder):
+    rows = mover.organize("{architecture}", (), folder / "sub")
+    assert [row.name for row in rows] == ["fog v1"]
+    assert (folder / "ink.safetensors").exists()
+
+
+def test_files_whose_paths_are_in_a_database_stay(settings, tmp_path):
+    path = write_lora(tmp_path / "invoke" / "autoimport" / "lora" / "tea.safetensors", 11)
+    with fresh_index(settings, print) as index:
+        add_folders(index, settings, [path.parent], "invokeai")
+    with fresh_index(settings, print) as index:
+        mover = Tidier(index, settings)
+        rows = [row for row in mover.organize("{architecture}") if row.name == "tea"]
+        assert [(row.status, row.kept_by) for row in rows] == [("left", "InvokeAI")]
+        for refused in (lambda: mover.trash(["tea"]), lambda: mover.rename("tea", "coffee")):
+            with pytest.raises(LibraryProblem, match="InvokeAI keeps the paths"):
+                refused()
+    assert path.exists()

@@ -1,13 +1,14 @@
 """UIs are found by their own files, remembered by name, and share one copy of a LoRA."""
 
+import os
 from dataclasses import replace
 
 import pytest
 from unit.library.small_lora import write_lora
 
-from hubtool.errors import LibraryProblem, StorageProblem, UsageProblem
+from hubtool.errors import FolderMissing, LibraryProblem, UsageProblem
 from hubtool.library.acquire import Order
-from hubtool.library.adding_ui import added_ui
+from hubtool.library.adding_ui import Addition, added_ui
 from hubtool.library.index import Index
 from hubtool.library.install import Wish
 from hubtool.library.model_paths import add_lora_folder, lora_folders
@@ -113,7 +114,7 @@ def test_an_added_ui_is_a_target_by_its_name(tmp_path, settings):
     (root / "models" / "loras").mkdir(parents=True)
     write_lora(root / "models" / "loras" / "ink.safetensors")
     config = tmp_path / "config.toml"
-    found = added_ui(settings, config, f"main={root}", None, print)
+    found = added_ui(settings, config, Addition(f"main={root}"), print)
     assert (found.target, found.folders) == ("comfyui", (root / "models/loras",))
     fresh = load(config, {"HUBTOOL_HOME": str(tmp_path / "home")})
     assert [(ui.name, ui.root) for ui in known_uis(fresh)] == [("main", root)]
@@ -125,21 +126,114 @@ def test_an_added_ui_is_a_target_by_its_name(tmp_path, settings):
 def test_sharing_writes_comfyuis_file(tmp_path, settings):
     root, shared = make(tmp_path / "comfy", "comfyui"), tmp_path / "shared"
     shared.mkdir()
-    found = added_ui(settings, tmp_path / "config.toml", f"comfyui={root}", shared, print)
+    found = added_ui(settings, tmp_path / "config.toml", Addition(f"comfyui={root}", shared), print)
     assert shared in found.folders
     with pytest.raises(UsageProblem, match="ComfyUI"):
-        added_ui(settings, tmp_path / "config.toml", f"forge={make(tmp_path / 'f', 'forge')}", shared, print)
+        added_ui(settings, tmp_path / "config.toml", Addition(f"forge={make(tmp_path / 'f', 'forge')}", shared), print)
 
 
-@pytest.mark.parametrize(("text", "error"), [("comfyui", UsageProblem), ("x=/nowhere/at/all", StorageProblem)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            b"\xef\xbb\xbfa:\r\n  x: 1\r\n",
+            b"\xef\xbb\xbfa:\r\n  x: 1\r\n\r\nhubtool:\r\n    loras: |\r\n        %s\r\n",
+        ),
+        (
+            b"hubtool:  # mine\n  base_path: /data\n  loras: first\n  vae: v\n\n# end\nb: {}\n",
+            b"hubtool:  # mine\n  base_path: /data\n  loras: |\n      first\n      %s\n  vae: v\n\n# end\nb: {}\n",
+        ),
+        (b"hubtool:\n    vae: v\na: 1", b"hubtool:\n    loras: |\n        %s\n    vae: v\na: 1"),
+        (
+            b"hubtool:\r\n    loras: |\r\n        one\r\n\r\n        two\r\n\r\nb: 1\r\n",
+            b"hubtool:\r\n    loras: |\r\n        one\r\n        two\r\n        %s\r\n\r\nb: 1\r\n",
+        ),
+    ],
+    ids=["line ends and mark", "other keys", "no folders yet", "several folders"],
+)
+def test_nothing_but_our_folders_is_changed(tmp_path, before, after):
+    path, shared = tmp_path / "extra_model_paths.yaml", tmp_path / "shared"
+    path.write_bytes(before)
+    assert add_lora_folder(path, shared)
+    assert path.read_bytes() == after.replace(b"%s", os.fsencode(shared))
+    assert not add_lora_folder(path, shared)
+
+
+def test_a_section_that_cannot_be_changed_is_left_alone(tmp_path):
+    path = tmp_path / "extra_model_paths.yaml"
+    path.write_text("hubtool: {loras: x, vae: v}\n")
+    with pytest.raises(LibraryProblem, match="cannot be changed"):
+        add_lora_folder(path, tmp_path)
+    assert path.read_text() == "hubtool: {loras: x, vae: v}\n"
+
+
+def test_a_folder_that_is_not_there_is_not_shared(tmp_path, settings):
+    root = make(tmp_path / "comfy", "comfyui")
+    with pytest.raises(FolderMissing):
+        added_ui(settings, tmp_path / "config.toml", Addition(f"comfyui={root}", tmp_path / "gone"), print)
+    assert not (root / "extra_model_paths.yaml").exists()
+
+
+def test_a_trial_says_what_would_be_and_writes_nothing(tmp_path, settings):
+    root, shared = make(tmp_path / "comfy", "comfyui"), tmp_path / "shared"
+    shared.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    found = added_ui(settings, tmp_path / "config.toml", Addition(f"comfyui={root}", shared, dry_run=True), print)
+    assert found.folders[-1] == shared
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("order", [("a1111", "comfyui"), ("comfyui", "a1111"), ("comfyui",)])
+def test_a_folder_of_one_ui_that_another_reads_keeps_its_target(tmp_path, settings, order):
+    roots = {target: make(tmp_path / target, target) for target in ("a1111", "comfyui")}
+    lent = roots["a1111"] / "models" / "Lora"
+    lent.mkdir(parents=True)
+    (roots["comfyui"] / "models" / "loras").mkdir(parents=True)
+    (roots["comfyui"] / "extra_model_paths.yaml").write_text(f"x:\n  is_default: true\n  loras: {lent}\n")
+    for target in order:
+        added_ui(settings, tmp_path / "config.toml", Addition(f"{target}={roots[target]}"), print)
+    with Index(settings.index_path) as index:
+        known = {folder.path: folder.target for folder in index.folders()}
+    assert known == {lent: "a1111", roots["comfyui"] / "models" / "loras": "comfyui"}
+
+
+def test_folders_that_a_launcher_lends_are_kept_up_with(tmp_path, settings):
+    root = make(tmp_path / "Data" / "Packages" / "webui", "a1111")
+    lent = tmp_path / "Data" / "Models" / "Lora"
+    lent.mkdir(parents=True)
+    (tmp_path / "Data" / "settings.json").write_text('{"InstalledPackages": [{"LibraryPath": "Packages\\\\webui"}]}')
+    found = added_ui(settings, tmp_path / "config.toml", Addition(f"mine={root}"), print)
+    assert found.folders == detect(settings, [tmp_path])[0].folders == (root / "models" / "Lora", lent)
+    with Index(settings.index_path) as index:
+        assert lent in {folder.path for folder in index.folders()}
+
+
+def test_a_name_that_the_files_contradict_is_doubted(tmp_path, settings):
+    said = []
+    root = make(tmp_path / "next", "sdnext")
+    assert added_ui(settings, tmp_path / "c.toml", Addition(f"a1111={root}"), said.append).target == "a1111"
+    assert "SD.Next" in said[0]
+
+
+def test_a_place_that_is_not_there_is_not_searched(tmp_path, settings):
+    with pytest.raises(FolderMissing):
+        detect(settings, [tmp_path / "gone"])
+
+
+def test_an_unknown_target_is_answered_with_ones_own_names(settings):
+    with pytest.raises(UsageProblem, match=r"fooocus, .*mine"):
+        choose_place(replace(settings, uis={"mine": "a1111=/x"}), "nope")
+
+
+@pytest.mark.parametrize(("text", "error"), [("comfyui", UsageProblem), ("x=/nowhere/at/all", FolderMissing)])
 def test_what_is_no_ui_is_refused(tmp_path, settings, text, error):
     with pytest.raises(error):
-        added_ui(settings, tmp_path / "config.toml", text, None, print)
+        added_ui(settings, tmp_path / "config.toml", Addition(text), print)
 
 
 def test_a_folder_that_says_nothing_is_refused(tmp_path, settings):
     with pytest.raises(LibraryProblem, match="which UI"):
-        added_ui(settings, tmp_path / "config.toml", f"mine={tmp_path}", None, print)
+        added_ui(settings, tmp_path / "config.toml", Addition(f"mine={tmp_path}"), print)
 
 
 def test_one_file_for_several_uis_takes_its_space_once(tmp_path, settings):

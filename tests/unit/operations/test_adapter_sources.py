@@ -42,10 +42,16 @@ def test_a_file_that_exists_under_the_whole_name_is_that_file(tmp_path: Path) ->
     assert parse_source(f"{path}:0.5") == Source(path, 0.5)
 
 
-@pytest.mark.parametrize("text", ["a.safetensors:nan", "a.safetensors:inf", "a.safetensors:te=-inf"])
-def test_a_strength_that_is_no_finite_number_is_refused(text: str) -> None:
-    with pytest.raises(UsageProblem):
-        parse_source(text)
+@pytest.mark.parametrize("text", ["nan", "inf", "te=-inf", "1e300", "-1e5", "1e-9", "0.5:te=1e30"])
+def test_a_strength_that_is_no_number_of_a_sensible_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageProblem, match=r"no strength for a\.safetensors"):
+        parse_source(f"a.safetensors:{text}")
+
+
+@pytest.mark.parametrize("weight", ["1e300", "nan", "-1e5", "1e-9"])
+def test_a_block_has_a_sensible_weight(weight: str) -> None:
+    with pytest.raises(UsageProblem, match="is no weight"):
+        parse_block_weights(f"MID={weight}")
 
 
 def test_every_module_of_every_architecture_is_in_a_block_that_is_listed() -> None:

@@ -13,11 +13,13 @@ from support.checkpoints import small_model, write_ldm
 from support.conversions import round_trip
 from support.files import number, random_tensor, write
 
-from hubtool.errors import BrokenAdapter, IncompatibleAdapters, NonFinite, UsageProblem
+from hubtool.adapters.codec import read_adapter
+from hubtool.errors import BrokenAdapter, IncompatibleAdapters, NonFinite, NotRegularFile, UsageProblem
 from hubtool.naming.address import Component, ModuleRef, Role
 from hubtool.operations.conflicts import conflicts, suggested
 from hubtool.operations.convert import ConvertOptions, convert
 from hubtool.operations.diff import diff
+from hubtool.operations.factors import factors_of
 from hubtool.operations.merge import MergeOptions, merge
 from hubtool.operations.resize import ResizeOptions, resize
 from hubtool.operations.sources import Source
@@ -27,6 +29,8 @@ import torch  # isort: skip
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.files import Raw
 
 MAKERS = {
     "lora": (LINEAR, lambda seed: lora(LINEAR, 8, seed)),
@@ -121,6 +125,40 @@ def test_modules_of_one_file_alone_and_untrained_ones_are_told_apart(tmp_path: P
     second = write_adapter(tmp_path / "b.safetensors", {POINT: lora(POINT, 8, 1)})
     found = {row.module: row.status for row in diff(first, second).modules}
     assert found == {LINEAR: "only_a", CROSS: "nothing", POINT: "only_b"}
+
+
+def test_zeros_are_no_absence(tmp_path: Path) -> None:
+    rows = lora(LINEAR, 8, 1)
+    trained = write_adapter(tmp_path / "a.safetensors", {LINEAR: rows})
+    nothing = write_adapter(tmp_path / "b.safetensors", {LINEAR: rows | {Role.UP: number(0.0, "F32", (320, 8))}})
+    found = [diff(*pair).modules[0] for pair in ((trained, nothing), (nothing, trained))]
+    assert [(row.status, row.relative_error) for row in found] == [("differs", 1.0), ("differs", None)]
+
+
+@pytest.mark.parametrize("command", [stats, lambda path: diff(path, path), lambda path: conflicts([Source(path)] * 2)])
+def test_factors_that_do_not_meet_are_a_broken_adapter(tmp_path: Path, command: object) -> None:
+    broken = write_adapter(tmp_path / "a.safetensors", {LINEAR: unmet()})
+    with pytest.raises(BrokenAdapter, match="to_q"):
+        command(broken)  # type: ignore[operator]
+
+
+def unmet() -> dict[Role, Raw]:
+    """An up of rank 5 and a down of rank 8."""
+    return lora(LINEAR, 8, 1) | {Role.UP: random_tensor(3, (320, 5), "F32")}
+
+
+@pytest.mark.parametrize(
+    "rows", [unmet(), loha(shape(LINEAR), 4, 1) | {Role.HADA_W1_A: random_tensor(3, (300, 4), "F32")}]
+)
+def test_no_factors_come_of_tensors_that_do_not_meet(tmp_path: Path, rows: dict[Role, Raw]) -> None:
+    broken = read_adapter(write_adapter(tmp_path / "a.safetensors", {LINEAR: rows}))
+    with pytest.raises(BrokenAdapter, match="does not give a change"):
+        factors_of(broken.layers[sd1(LINEAR)[0]], shape(LINEAR))
+
+
+def test_a_folder_has_files_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(NotRegularFile, match="diff compares two safetensors files"):
+        diff(tmp_path, tmp_path)
 
 
 def test_a_bias_counts(tmp_path: Path) -> None:
@@ -225,6 +263,49 @@ def test_what_depends_on_the_base_is_left_out_and_counted(tmp_path: Path) -> Non
     )
 
 
+@pytest.fixture
+def dora(tmp_path: Path) -> Path:
+    """One module, whose change depends on the base model."""
+    rows = lora(LINEAR, 8, 1) | {Role.MAGNITUDE: number(1.1, "F32", (320, 1))}
+    return write_adapter(tmp_path / "dora.safetensors", {LINEAR: rows})
+
+
+def test_what_is_not_measured_is_not_called_independent(tmp_path: Path, dora: Path) -> None:
+    plain = write_adapter(tmp_path / "b.safetensors", {LINEAR: lora(LINEAR, 8, 2), KERNEL: lora(KERNEL, 8, 3)})
+    found = conflicts([Source(plain), Source(dora)])
+    pair = found.pairs[0]
+    assert (pair.cosine, pair.verdict, pair.shared_modules) == (None, "unknown", 1)
+    assert (found.files[1].norm, found.files[1].suggested_strength, found.files[0].energy_share) == (None, None, None)
+    assert (found.files[0].dominates, found.together) == (0, None)
+    assert [(block.norms[1], block.dominant) for block in found.blocks] == [(None, None)]
+
+
+def test_pairs_that_meet_where_nothing_is_known_alone_are_unknown(tmp_path: Path) -> None:
+    rows = lora(LINEAR, 8, 1) | {Role.MAGNITUDE: number(1.1, "F32", (320, 1))}
+    mixed = write_adapter(tmp_path / "a.safetensors", {LINEAR: rows, CROSS: lora(CROSS, 4, 1)})
+    plain = write_adapter(tmp_path / "b.safetensors", {LINEAR: lora(LINEAR, 8, 2)})
+    both = write_adapter(tmp_path / "c.safetensors", {LINEAR: lora(LINEAR, 8, 2), CROSS: lora(CROSS, 4, 2)})
+    assert conflicts([Source(mixed), Source(plain)]).pairs[0].verdict == "unknown"
+    known = conflicts([Source(mixed), Source(both)]).pairs[0]
+    assert (known.cosine is None, known.shared_modules) == (False, 2)
+
+
+def test_a_file_that_is_switched_off_is_no_rival(tmp_path: Path, dora: Path) -> None:
+    plain = write_adapter(tmp_path / "b.safetensors", {LINEAR: lora(LINEAR, 8, 2)})
+    for off in (plain, dora):
+        found = conflicts([Source(plain), Source(off, 0.0)])
+        assert (found.pairs[0].cosine, found.pairs[0].verdict) == (None, "nothing")
+        assert (found.files[0].dominates, found.files[1].suggested_strength, found.files[1].norm) == (0, None, 0.0)
+        assert found.notes == (f"{off.name} is switched off: its strength is 0.",)
+
+
+def test_nothing_is_suggested_for_files_that_cancel(tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "a.safetensors", {LINEAR: lora(LINEAR, 8, 1)})
+    found = conflicts([Source(path), Source(path, -0.5)])
+    assert [row.suggested_strength for row in found.files] == [None, None]
+    assert found.notes == ("1 and 2 all but cancel each other, so no strengths are suggested.",)
+
+
 def test_one_file_has_no_conflict_and_two_models_have_nothing_in_common(tmp_path: Path) -> None:
     from support.adapters import lora as tensors_of
     from support.adapters import modules_like
@@ -274,6 +355,15 @@ def test_untrained_modules_are_counted_and_other_families_named(tmp_path: Path) 
     found = stats(write_adapter(tmp_path / "a.safetensors", {LINEAR: nothing, CROSS: scales, POINT: lora(POINT, 4, 1)}))
     assert (found.untrained, found.parametrizations) == (1, {"lora": 2, "ia3": 1})
     assert found.layers[1].norm is None
+
+
+def test_a_change_that_depends_on_the_base_has_no_norm_rather_than_none_of_it(tmp_path: Path, dora: Path) -> None:
+    found = stats(dora)
+    assert (found.norm, found.untrained) == (None, 0)
+    assert [(block.modules, block.norm, block.energy_share) for block in found.blocks] == [(1, None, None)]
+    assert len(found.notes) == 1
+    assert "1 modules (DoRA) depend on the base model" in found.notes[0]
+    assert stats(write_adapter(tmp_path / "b.safetensors", {LINEAR: lora(LINEAR, 8, 2)})).notes == ()
 
 
 @pytest.mark.parametrize("command", [stats, lambda path: diff(path, path), lambda path: conflicts([Source(path)] * 2)])

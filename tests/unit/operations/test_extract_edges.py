@@ -68,6 +68,14 @@ def test_a_size_counts_everything_in_the_file_and_is_used(
     assert most - smallest - 1024 < found.size_bytes <= most
 
 
+def test_safetensors_are_not_written_under_torchs_names(
+    tmp_path: Path, keys: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+) -> None:
+    paths = [write_file(tmp_path / f"{i}.safetensors", table) for i, table in enumerate(keys)]
+    with pytest.raises(UsageProblem, match=r"\.ckpt"):
+        extract(paths[1], paths[0], tmp_path / "out.ckpt", ExtractOptions(rank=4))
+
+
 def test_integers_are_no_weights(tmp_path: Path, keys: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]) -> None:
     key = f"{PREFIX}.1.0.in_layers.2.weight"
     keys[1][key] = (keys[1][key].float() * 1000).to(torch.int8)

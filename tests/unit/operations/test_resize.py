@@ -95,14 +95,34 @@ def test_a_rank_beside_a_rule_is_its_limit(tmp_path: Path) -> None:
     assert {row.module: row.rank for row in found.layers} == {LINEAR: 6, KERNEL: 3}
 
 
-def test_a_rank_above_the_present_one_changes_nothing_but_the_form(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", ["rank", "keep", 4.0])
+def test_a_module_whose_rank_does_not_fall_keeps_its_tensors(tmp_path: Path, alpha: float) -> None:
+    layers = {LINEAR: lora(LINEAR, 8, 1, dtype="F16"), CROSS: lora(CROSS, 24, 2, dtype="F16")}
+    source = write_adapter(tmp_path / "a.safetensors", layers)
+    found = resize(source, tmp_path / "out.safetensors", ResizeOptions(rank=8, alpha=alpha))
+    assert [(row.rank, row.relative_error == 0) for row in found.layers] == [(8, True), (8, False)]
+    assert found.notes == ("1 modules have no more than that rank and are kept as they are, alpha included.",)
+    before, after = (read_adapter(p).layers[sd1(LINEAR)[0]].tensors for p in (source, found.output))
+    assert {role: bytes(t.view()) for role, t in before.items()} == {r: bytes(t.view()) for r, t in after.items()}
+
+
+def test_another_dtype_or_alpha_is_computed_though_the_rank_stays(tmp_path: Path) -> None:
     source = write_adapter(tmp_path / "a.safetensors", {LINEAR: lora(LINEAR, 8, 1)})
-    found = resize(source, tmp_path / "out.safetensors", ResizeOptions(rank=64))
-    assert found.rank is not None
-    assert found.rank.max == 8
-    module = sd1(LINEAR)[0]
-    before, after = changes(source)[module], changes(tmp_path / "out.safetensors")[module]
-    assert np.linalg.norm(before - after) < 1e-6 * np.linalg.norm(before)
+    for options in (ResizeOptions(rank=64, dtype="F16"), ResizeOptions(rank=64, alpha=1.0, force=True)):
+        found = resize(source, tmp_path / "out.safetensors", options)
+        assert found.notes == ()
+        layer = read_adapter(found.output).layers[sd1(LINEAR)[0]]
+        assert (layer.rank, layer.tensors[Role.UP].dtype) == (8, found.dtype)
+        assert layer.alpha == (1.0 if options.alpha == 1.0 else 8.0)
+        before, after = changes(source)[sd1(LINEAR)[0]], changes(found.output)[sd1(LINEAR)[0]]
+        assert np.linalg.norm(before - after) < 1e-3 * np.linalg.norm(before)
+
+
+def test_a_layer_without_alpha_may_stay_too(tmp_path: Path) -> None:
+    factors = {role: raw for role, raw in lora(LINEAR, 8, 1).items() if role is not Role.ALPHA}
+    source = write_adapter(tmp_path / "a.safetensors", {LINEAR: factors})
+    resize(source, tmp_path / "out.safetensors", ResizeOptions(rank=8))
+    assert read_safetensors(tmp_path / "out.safetensors").metadata["ss_network_alpha"] == "8"
 
 
 def test_a_rank_above_the_side_of_the_weight_becomes_that_side(tmp_path: Path) -> None:

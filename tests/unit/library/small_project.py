@@ -1,0 +1,34 @@
+"""A project in a temporary folder: settings that ask no hub, its LoRA folder, and what lies there."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from hubtool.library.target import choose_place
+from hubtool.settings import Directories, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hubtool.library.target import Place
+
+
+def opened(root: Path, home: Path | None = None) -> tuple[Settings, Place]:
+    """Settings for a library below `root`, and its LoRA folder."""
+    home = home or root / "home"
+    settings = Settings(Directories(home, home, home), library=root, offline=True)
+    return settings, choose_place(settings)
+
+
+def carried(root: Path, other: Path) -> Path:
+    """Manifest and lock brought from one project to another; the other one."""
+    other.mkdir(exist_ok=True)
+    for name in ("loras.toml", "loras.lock"):
+        shutil.copy(root / name, other / name)
+    return other
+
+
+def files_of(root: Path) -> dict[Path, bytes]:
+    """Every file but those of the library's own."""
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "home" not in path.parts}
