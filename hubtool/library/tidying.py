@@ -111,7 +111,8 @@ class Tidier:
             NotInstalled: no such model. LibraryProblem: a link to one would lead nowhere, or its UI would lose it. Nothing is
                 moved then. StorageProblem: the disk refuses.
         """
-        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() % 1_000_000:06d}"
+        now = time.time_ns()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now // 10**9)) + f"-{now // 1000 % 10**6:06d}"
         models = self.find_all(names)
         _refuse_kept(models)
         self._refuse_dangling(models)

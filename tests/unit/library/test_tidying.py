@@ -381,3 +381,14 @@ def test_files_whose_paths_are_in_a_database_stay(settings, tmp_path):
             with pytest.raises(LibraryProblem, match="InvokeAI keeps the paths"):
                 refused()
     assert path.exists()
+
+
+def test_what_went_last_into_the_trash_comes_back_first_within_a_second_too(mover, folder, monkeypatch):
+    for nanoseconds in (5_000_900_000, 5_001_000_001):  # less than a millisecond apart
+        write_lora(folder / "fog.safetensors", nanoseconds % 97)
+        with fresh_index(mover.settings, print) as index:
+            monkeypatch.setattr("time.time_ns", lambda now=nanoseconds: now)
+            Tidier(index, mover.settings).trash([str(folder / "fog.safetensors")])
+            monkeypatch.undo()
+    (row,) = mover.restore(["fog"])
+    assert row.path.parent.name.endswith("-001000")
