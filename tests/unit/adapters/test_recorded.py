@@ -136,9 +136,9 @@ def test_a_pattern_whose_value_is_no_number_does_no_harm(value: object) -> None:
     ids=range(14),
 )
 def test_no_pattern_takes_long(patterns: dict[str, object]) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     by_path(patterns)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_thousand_modules_with_alphas_of_their_own_are_read_at_once(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_a_thousand_modules_with_alphas_of_their_own_are_read_at_once(tmp_path: 
         tensors[key.replace("lora_up.weight", "alpha")] = number(1 + index / 7)
     before = write(tmp_path / "before.safetensors", tensors)
     there = convert(before, "diffusers", tmp_path / "there.safetensors")
-    started = time.monotonic()
+    started = time.process_time()
     back = convert(there.output, "kohya", tmp_path / "back.safetensors")
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
     assert contents(back.output) == tensors
 
 

@@ -204,9 +204,9 @@ def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path) -> None:
     ids=["objects", "numbers", "strings", "escapes", "spaces", "unicode"],
 )
 def test_a_long_header_that_would_unpack_to_many_times_its_size_is_refused(tmp_path: Path, text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert refusal(tmp_path, container(text, b"1234")).rule == "E_HEADER_TOO_LARGE"
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("text", ["tag, " * 4_000_000, '"a": 1, \\ ' * 1_000_000, "[{,}]" * 1_000_000])

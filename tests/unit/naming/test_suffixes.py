@@ -93,7 +93,7 @@ def test_cutting_any_text_gives_two_parts_of_it_or_nothing(key: str) -> None:
 def test_a_long_hostile_key_is_cut_in_no_time() -> None:
     import time
 
-    started = time.monotonic()
+    started = time.process_time()
     for part in (".lora_A", ".lora_A.a", ".", "a", ".lora_magnitude_vector", ".lora_A.weight"):
         split_key(part * 50_000)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1

@@ -110,9 +110,9 @@ def test_title_base_model_and_trigger_words_are_those_that_the_header_states(
 @pytest.mark.parametrize("key", ["ss_datasets", "trigger_words", "lora_adapter_metadata", "hubtool.alpha"])
 def test_no_metadata_take_long(key: str, text: str) -> None:
     file = in_memory(lora("sd1", "diffusers", K[:1]), {key: text})
-    started = time.monotonic()
+    started = time.process_time()
     inspect_file(file)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_an_architecture_that_is_asked_for_is_tried_and_a_wrong_one_refused() -> None:
