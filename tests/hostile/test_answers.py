@@ -179,7 +179,7 @@ def test_an_answer_that_trickles_just_fast_enough_ends_too(tmp_path: Path) -> No
     with RawSite(OK + b"\r\n", b" " * 40_000, 0.02) as site:
         began = time.monotonic()
         with pytest.raises(NetworkFailure, match="for one answer"):
-            open_hub(settings(site.url, tmp_path, 0.15)).model(5)
+            open_hub(settings(site.url, tmp_path, 0.1)).model(5)
         assert time.monotonic() - began < 20
 
 
