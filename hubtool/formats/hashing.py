@@ -15,10 +15,11 @@ Lower-case hex throughout; Civitai prints upper case, so compare case-folded.
 from __future__ import annotations
 
 import os
+import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
@@ -28,7 +29,7 @@ from hubtool.formats.magic import looks_like_safetensors
 from hubtool.formats.safetensors import body_order, open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from hubtool.formats.tensor import LazyTensor, MappedFile
@@ -71,12 +72,7 @@ def hash_file(path: Path) -> Hashes:
     ]
     if body is not None:
         work.append((tensors.update, (body, file.size)))
-    # each digest is fed by its own thread, since all of them let go of the interpreter lock
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for position, block in _blocks(file):
-            tasks = [pool.submit(update, part) for update, span in work if (part := _part(block, position, span))]
-            for task in tasks:
-                task.result()
+    _feed(file, work)
     digest = whole.hexdigest()
     inner = tensors.hexdigest() if body is not None else None
     return Hashes(
@@ -88,6 +84,49 @@ def hash_file(path: Path) -> Hashes:
         autov3=inner[:12] if inner else None,
         tensors_sha256=inner,
     )
+
+
+def _feed(file: MappedFile, work: Sequence[tuple[Callable[[memoryview], object], tuple[int, int]]]) -> None:
+    """Give each digest its span of the file, in a thread of its own, since all of them let go of the interpreter lock.
+
+    Not a pool: a signal that interrupts one of its thousands of `submit`s can leave a lock taken, and the process hanging.
+    """
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    queues: list[SimpleQueue[memoryview | None]] = [SimpleQueue() for _ in work]
+    threads = [
+        threading.Thread(target=_digest, args=(update, parts, done), daemon=True)
+        for (update, _), parts in zip(work, queues, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for position, block in _blocks(file):
+            fed = 0
+            for (_, span), parts in zip(work, queues, strict=True):
+                if part := _part(block, position, span):
+                    parts.put(part)
+                    fed += 1
+            for _ in range(fed):
+                if error := done.get():
+                    raise error
+    finally:
+        for thread, parts in zip(threads, queues, strict=True):
+            parts.put(None)
+            thread.join()
+
+
+def _digest(
+    update: Callable[[memoryview], object],
+    parts: SimpleQueue[memoryview | None],
+    done: SimpleQueue[BaseException | None],
+) -> None:
+    while (part := parts.get()) is not None:
+        try:
+            update(part)
+        except Exception as error:  # noqa: BLE001  # raised again by who waits for it
+            done.put(error)
+        else:
+            done.put(None)
 
 
 def sha256_of(path: Path) -> str:

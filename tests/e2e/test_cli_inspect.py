@@ -65,7 +65,10 @@ def test_a_signal_is_128_and_its_number_without_a_traceback(tmp_path: Path, sign
     with subprocess.Popen([HUBTOOL, "inspect", "--hashes", big], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         time.sleep(1.5)
         run.send_signal(signal_number)
-        _, err = run.communicate(timeout=30)
+        try:
+            _, err = run.communicate(timeout=30)
+        finally:
+            run.kill()  # or a command that hangs would hang the tests
     assert run.returncode == code
     assert b"Traceback" not in err
 
