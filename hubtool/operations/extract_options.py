@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from hubtool.errors import OutputExists, UsageProblem
-from hubtool.naming.dialect import dialect
-from hubtool.operations.adapter_output import check_name
+from hubtool.errors import UsageProblem
+from hubtool.operations.adapter_output import check_output
 from hubtool.operations.extract_allocation import HEADROOM
 from hubtool.operations.ranks import EnergyRank, FixedRank, QuantileRank, RankRule, RatioRank, ThresholdRank
 
@@ -71,12 +70,7 @@ def check_options(options: ExtractOptions, output: Path, inputs: Sequence[Path])
     _check_ranks(options)
     _check_forms(options)
     _check_device(options.device)
-    check_name(output)
-    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
-        raise UsageProblem(f"{output} is an input.", hint="Choose another name with `-o`.")
-    if os.path.lexists(output) and not options.force:
-        raise OutputExists(output)
-    dialect(options.dialect)
+    check_output(output, inputs, options.dialect, force=options.force)
 
 
 def _check_ranks(options: ExtractOptions) -> None:
