@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from hubtool.library.project import Project
+from hubtool.library.scan import fresh_index
 from hubtool.library.target import choose_place
 from hubtool.settings import Directories, Settings
 
@@ -27,6 +29,16 @@ def carried(root: Path, other: Path) -> Path:
     for name in ("loras.toml", "loras.lock"):
         shutil.copy(root / name, other / name)
     return other
+
+
+def rebuilt(root: Path, other: Path) -> Place:
+    """The LoRA folder of a project that was carried and synced: files are copied, and are there when it is synced again."""
+    settings, place = opened(carried(root, other), root / "home")
+    for status in ("copied", "present"):
+        with fresh_index(settings, print) as index:
+            rows = Project(other, settings, place, index, print).sync(frozen=True)
+        assert {row.status for row in rows} == {status}
+    return place
 
 
 def files_of(root: Path) -> dict[Path, bytes]:
